@@ -1,0 +1,254 @@
+"""Single source of truth: Modal objects, pinned versions, models, mount paths, presets. Imports: standard library and modal only."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import modal
+
+# ---------------------------------------------------------------- versions and places
+PYTHON = "3.12"
+UV = "0.13.9"
+PINS = {
+    "torch": "2.13.0",
+    "diffusers": "0.42.1",
+    "transformers": "5.23.0",
+    "peft": "0.21.2",
+    "accelerate": "1.15.0",
+    "huggingface_hub": "2.4.0",
+    "safetensors": "0.8.0",
+    "tokenizers": "0.23.3",
+    "numpy": "2.4.6",
+    "pillow": "12.3.0",
+    "pyarrow": "26.0.1",
+    "pydantic": "2.14.3",
+    "jinja2": "3.1.6",
+    "matplotlib": "3.11.2",
+    "trackio": "0.43.0",
+}
+TEST_PINS = {"pytest": "9.2.0", "pytest-timeout": "2.4.0", "pytest-xdist": "3.8.0", "jaxtyping": "0.3.11"}
+
+APP_NAME = "harald"
+MNT = "/mnt"
+MNT_DATASET, MNT_OUTPUT, HF_CACHE = f"{MNT}/dataset", f"{MNT}/output", f"{MNT}/hf_cache"
+DATASETS = {1: "harald-dataset-1", 2: "harald-dataset-2"}  # number of the base folder -> name of its volume
+HF_TOKEN_VARIABLE = "HUGGINGFACE_TOKEN"
+HOUR = 3600
+
+# One GPU type and no list of fallbacks: the same seed gives the same bytes only on the same type.
+GPU_TRAIN = "H200"
+GPU_INFER = "H200"
+
+# ---------------------------------------------------------------- Modal objects
+# Slow layers first, our source last, so that a change of code rebuilds nothing.
+# CUBLAS_WORKSPACE_CONFIG must be in the environment before CUDA starts (PyTorch, "Reproducibility").
+image = (
+    modal.Image.debian_slim(python_version=PYTHON)
+    .uv_pip_install(*(f"{name}=={version}" for name, version in {**PINS, **TEST_PINS}.items()), uv_version=UV)
+    .env({"PYTHONUNBUFFERED": "1", "CUBLAS_WORKSPACE_CONFIG": ":4096:8", "HF_HUB_DISABLE_TELEMETRY": "1"})
+    .add_local_python_source("harald", ignore=["**/__pycache__/**", "**/*.pyc"])
+)
+VOLUME_OUTPUT = modal.Volume.from_name("harald-output", create_if_missing=True, version=2)
+VOLUME_HF_CACHE = modal.Volume.from_name("harald-hf-cache", create_if_missing=True, version=2)
+VOLUME_DATASETS = {
+    number: modal.Volume.from_name(name, create_if_missing=True, version=2) for number, name in DATASETS.items()
+}
+VOLUMES = {
+    MNT_OUTPUT: VOLUME_OUTPUT,
+    HF_CACHE: VOLUME_HF_CACHE,
+    **{f"{MNT_DATASET}/{n}": v.with_mount_options(read_only=True) for n, v in VOLUME_DATASETS.items()},
+}
+HF_SECRET = modal.Secret.from_name("HF_SECRET", required_keys=[HF_TOKEN_VARIABLE])
+
+app = modal.App(APP_NAME, image=image, volumes=VOLUMES, secrets=[HF_SECRET], include_source=False)
+
+# What each kind of job asks of Modal. Only `train` resumes, so only `train` is retried; a preemption uses up no retry.
+CPU_JOB: dict[str, Any] = {"cpu": 2.0, "memory": 4096, "timeout": HOUR}
+SCAN_JOB: dict[str, Any] = {"cpu": 4.0, "memory": 8192, "timeout": 6 * HOUR}
+INFER_JOB: dict[str, Any] = {"gpu": GPU_INFER, "memory": 65536, "timeout": 6 * HOUR, "startup_timeout": HOUR}
+TRAIN_JOB: dict[str, Any] = {
+    "gpu": GPU_TRAIN,
+    "memory": 131072,
+    "timeout": 24 * HOUR,
+    "startup_timeout": HOUR,
+    "retries": modal.Retries(max_retries=4, initial_delay=10.0),
+    "single_use_containers": True,
+}
+
+
+# ---------------------------------------------------------------- what a run is made of
+class Strict:
+    """Every field is checked for its name and type (pydantic reads this attribute of a standard dataclass)."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "strict": True}
+
+
+@dataclass(frozen=True)
+class ModelRef(Strict):
+    """A repository in the HF cache. `recipe` names our own recipe that writes it there instead of a download."""
+
+    repo: str
+    revision: str = "main"
+    recipe: Literal["", "mini_qwen_image", "mini_qwen3_vl"] = ""
+
+
+@dataclass(frozen=True)
+class LoraRef(Strict):
+    """A LoRA for the base model (the Comic-Style-LoRA): repository id, or a path of a file inside the HF cache. Empty: off."""
+
+    source: str = ""
+    weight_name: str = ""
+    revision: str = "main"
+    domain: str = "comic"  # loaded for pictures of this domain, so that tokens carry the person and not the style
+    scale: float = 1.0
+
+
+@dataclass(frozen=True)
+class Models(Strict):
+    base: ModelRef
+    encoder: ModelRef
+    lora: LoraRef = LoraRef()
+
+
+@dataclass(frozen=True)
+class Data(Strict):
+    image_size: int = 512  # side of a target, pixels; pictures are scaled and centre-cropped to it
+    min_views: int = 2  # one to look at, one to draw
+    min_side: int = 64  # pixels; smaller pictures are rejected
+    verify_pixels: bool = False  # decode every picture completely (slow) instead of checking its first and last bytes
+    validation_share: float = 0.02  # share of the states, picked by a hash of the state_id
+
+
+@dataclass(frozen=True)
+class Encoder(Strict):
+    groups: tuple[tuple[str, int], ...] = (("face", 16), ("hair", 16), ("worn", 16), ("outfit", 16))
+    max_pixels: int = 512 * 512  # a reference is scaled down to at most this
+    mix_layers: int = 6  # decoder layers, evenly spaced up to the last, that the learned softmax mix reads
+    connector_layers: int = 2
+    connector_width: int = 1024
+    lora_rank: int = 64
+    lora_alpha: int = 64
+    train_vision: bool = False
+
+    @property
+    def tokens(self) -> int:
+        return sum(size for _, size in self.groups)
+
+
+@dataclass(frozen=True)
+class Injection(Strict):
+    point: Literal["output", "input"] = "output"
+    class_word: str = "person"  # stands for <person> in the prompt that the text encoder reads at the output point
+
+
+@dataclass(frozen=True)
+class Train(Strict):
+    steps: int = 20_000
+    states_per_batch: int = 8
+    targets_per_state: int = 4
+    max_references: int = 4
+    cross_domain_share: float = 0.3
+    state_free_share: float = 0.9  # share of targets whose prompt is silent about the state
+    drop_text: float = 0.1  # a target is drawn from the tokens alone
+    drop_group: float = 0.1  # each group of slots is left out
+    drop_references: float = 0.0  # no tokens: no gradient while the base is frozen, see docs/log.md
+    uniform_timesteps: float = 0.5  # share of uniform draws, the rest is logit-normal; both are then shifted
+    contrast_weight: float = 0.0
+    contrast_temperature: float = 0.1
+    learning_rate: float = 1e-4
+    weight_decay: float = 0.01
+    warmup_steps: int = 500
+    clip_norm: float = 1.0
+    checkpoint_every: int = 500
+    keep_checkpoints: int = 3
+    sample_every: int = 1000
+    workers: int = 4
+
+
+@dataclass(frozen=True)
+class Poc(Strict):
+    """Textual Inversion of one state, the proof that a person passes through the injection point at all."""
+
+    steps: int = 600
+    batch: int = 4
+    learning_rate: float = 1e-2
+    scenes: tuple[str, ...] = ("laughing on a beach at dusk", "reading in a library", "angry, in the rain at night")
+
+
+@dataclass(frozen=True)
+class Generate(Strict):
+    size: int = 1024
+    steps: int = 50
+    guidance: float = 4.0
+    negative_prompt: str = " "
+
+
+@dataclass(frozen=True)
+class Evaluate(Strict):
+    states: int = 32
+    timesteps: tuple[float, ...] = (0.1, 0.3, 0.5, 0.7, 0.9)
+
+
+@dataclass(frozen=True)
+class Config(Strict):
+    preset: str
+    models: Models
+    seed: int = 0
+    deterministic: bool = True
+    dtype: Literal["auto", "bfloat16", "float32"] = "auto"  # auto: bfloat16 on CUDA, float32 on a CPU
+    data: Data = Data()
+    encoder: Encoder = Encoder()
+    injection: Injection = Injection()
+    train: Train = Train()
+    poc: Poc = Poc()
+    generate: Generate = Generate()
+    evaluate: Evaluate = Evaluate()
+
+
+# ---------------------------------------------------------------- presets
+def full() -> Config:
+    """The published models on one H200."""
+    return Config(
+        preset="full",
+        models=Models(base=ModelRef("Qwen/Qwen-Image"), encoder=ModelRef("Qwen/Qwen3-VL-8B-Instruct")),
+    )
+
+
+def mini() -> Config:
+    """The same classes at tiny sizes, written by our own recipes: runs on two CPU cores."""
+    return Config(
+        preset="mini",
+        models=Models(
+            base=ModelRef("harald/mini-qwen-image", recipe="mini_qwen_image"),
+            encoder=ModelRef("harald/mini-qwen3-vl", recipe="mini_qwen3_vl"),
+        ),
+        data=Data(image_size=64, min_side=32, validation_share=0.2),
+        encoder=Encoder(
+            groups=(("face", 4), ("hair", 4), ("worn", 4), ("outfit", 4)),
+            max_pixels=64 * 64,
+            mix_layers=2,
+            connector_layers=1,
+            connector_width=64,
+            lora_rank=4,
+            lora_alpha=4,
+            train_vision=True,
+        ),
+        train=Train(
+            steps=40,
+            states_per_batch=2,
+            targets_per_state=2,
+            max_references=2,
+            learning_rate=1e-3,
+            warmup_steps=5,
+            checkpoint_every=10,
+            sample_every=20,
+            workers=0,
+        ),
+        poc=Poc(steps=60, batch=2, learning_rate=3e-2),
+        generate=Generate(size=64, steps=6, guidance=2.0),
+        evaluate=Evaluate(states=4),
+    )
+
+
+PRESETS: dict[str, Callable[[], Config]] = {"full": full, "mini": mini}
+Preset = Literal["full", "mini"]

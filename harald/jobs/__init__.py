@@ -1,0 +1,46 @@
+"""The jobs. Each is a module with `run(runtime, config, run_name, **flags) -> dict`; no job knows of Modal."""
+
+import contextlib
+import importlib
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from harald import determinism, settings
+from harald.errors import HaraldError
+from harald.runtime import Runtime
+
+
+def run_job(
+    name: str, runtime: Runtime, preset: str, run_name: str, seed: int, overrides: str, **flags: Any
+) -> dict[str, Any]:
+    """Flags -> config -> the job's `run`. Returns JSON-ready facts; `report` is the path of the thing to look at.
+
+    Raises HaraldError for what a user can mend.
+    """
+    logging.getLogger("harald").setLevel(logging.INFO)
+    config = settings.resolve(preset, seed, overrides)
+    determinism.enable(config.seed, config.deterministic)
+    module = importlib.import_module(f"harald.jobs.{name}")
+    result = module.run(runtime, config, run_name, **flags)
+    runtime.commit()
+    return result
+
+
+@contextlib.contextmanager
+def concise_errors() -> Iterator[None]:
+    """Inside a container: an error that the user can mend is logged without the frames of our code."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    try:
+        yield
+    except HaraldError:
+        sys.tracebacklimit = 0
+        raise
+
+
+def part(name: str) -> Callable[..., Any]:
+    """The function behind one item of a fan-out (see Runtime.map)."""
+    from harald.jobs import prepare
+
+    return {"encode_shard": prepare.encode_shard}[name]

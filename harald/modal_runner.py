@@ -1,0 +1,179 @@
+"""Every job as a Modal function: `modal run -m harald.modal_runner::<job> --flag value`. No logic lives here.
+
+Flags come from the annotations (str, int, float, bool, Literal); lists and dicts travel as JSON strings.
+`python -m harald <job>` runs the same jobs with the same flags on this machine (see cli.py).
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import modal
+
+from harald import config
+from harald.config import Preset, app
+from harald.runtime import Runtime
+
+JOBS: dict[str, Callable[..., Any]] = {}  # the plain functions, for cli.py; a modal.Function cannot be called
+
+
+def remote_runtime() -> Runtime:
+    """The mounted volumes; commit makes written files visible to other containers."""
+
+    def commit() -> None:
+        config.VOLUME_OUTPUT.commit()
+        config.VOLUME_HF_CACHE.commit()
+
+    return Runtime(
+        root=Path(config.MNT),
+        datasets={number: Path(config.MNT_DATASET, str(number)) for number in config.DATASETS},
+        output=Path(config.MNT_OUTPUT),
+        hf_cache=Path(config.HF_CACHE),
+        commit=commit,
+        remote_map=lambda name, items: part.starmap((name, *item) for item in items),
+    )
+
+
+def job(**options: Any) -> Callable[[Callable[..., Any]], Any]:
+    """`app.function`, with the plain function kept for the local command line."""
+
+    def register(function: Callable[..., Any]) -> Any:
+        JOBS[function.__name__] = function
+
+        @functools.wraps(function)
+        def remote(*args: Any, **flags: Any) -> Any:
+            from harald.jobs import concise_errors
+
+            with concise_errors():
+                return function(*args, **flags)
+
+        return app.function(**options)(remote)
+
+    return register
+
+
+def run(name: str, **flags: Any) -> dict:
+    """Hand the flags to the job's code, here or in the container."""
+    from harald.jobs import run_job
+
+    return run_job(name, Runtime.local() if modal.is_local() else remote_runtime(), **flags)
+
+
+@job(**config.SCAN_JOB)
+def demo_dataset(preset: Preset = "mini", run_name: str = "", seed: int = 0, overrides: str = "{}", states: int = 12) -> dict:
+    """Write sketched persons in the data set's format: a first data set to try every other job on."""
+    return run("demo_dataset", preset=preset, run_name=run_name, seed=seed, overrides=overrides, states=states)
+
+
+@job(**config.CPU_JOB)
+def doctor(preset: Preset = "full", run_name: str = "", seed: int = 0, overrides: str = "{}") -> dict:
+    """Cheap check of volumes, secret, models and data, with advice."""
+    return run("doctor", preset=preset, run_name=run_name, seed=seed, overrides=overrides)
+
+
+@job(**config.SCAN_JOB)
+def download_models(preset: Preset = "full", run_name: str = "", seed: int = 0, overrides: str = "{}") -> dict:
+    """Fill the HF cache; resolve revisions and record them, so that later runs use the record."""
+    return run("download_models", preset=preset, run_name=run_name, seed=seed, overrides=overrides)
+
+
+@job(**config.SCAN_JOB)
+def check_dataset(preset: Preset = "full", run_name: str = "", seed: int = 0, overrides: str = "{}") -> dict:
+    """Report every problem of the data set; write the manifest, the problem list and a contact sheet."""
+    return run("check_dataset", preset=preset, run_name=run_name, seed=seed, overrides=overrides)
+
+
+@job(**config.INFER_JOB)
+def prepare(preset: Preset = "full", run_name: str = "", seed: int = 0, overrides: str = "{}") -> dict:
+    """Encode every picture once and keep its latents."""
+    return run("prepare", preset=preset, run_name=run_name, seed=seed, overrides=overrides)
+
+
+@job(**config.INFER_JOB)
+def injection_poc(
+    preset: Preset = "full", run_name: str = "", seed: int = 0, overrides: str = "{}", state_id: str = ""
+) -> dict:
+    """Prove on one state that a person passes through the injection point; ends with a report."""
+    return run("injection_poc", preset=preset, run_name=run_name, seed=seed, overrides=overrides, state_id=state_id)
+
+
+@job(**config.TRAIN_JOB)
+def train(
+    preset: Preset = "full",
+    run_name: str = "",
+    seed: int = 0,
+    overrides: str = "{}",
+    steps: int = 0,
+    checkpoint_every: int = 0,
+) -> dict:
+    """Train the encoder. Started again with the same name, it goes on from the last good checkpoint."""
+    return run("train", preset=preset, run_name=run_name, seed=seed, overrides=overrides,
+               steps=steps, checkpoint_every=checkpoint_every)  # fmt: skip
+
+
+@job(**config.INFER_JOB)
+def predict_tokens(
+    preset: Preset = "full",
+    run_name: str = "",
+    seed: int = 0,
+    overrides: str = "{}",
+    train_run: str = "",
+    state_id: str = "",
+    images: str = "",
+    references: int = 0,
+) -> dict:
+    """Pictures of a person -> a person file. --images: comma-separated files or folders; or --state-id of the data set."""
+    return run("predict_tokens", preset=preset, run_name=run_name, seed=seed, overrides=overrides,
+               train_run=train_run, state_id=state_id, images=images, references=references)  # fmt: skip
+
+
+@job(**config.INFER_JOB)
+def generate(
+    preset: Preset = "full",
+    run_name: str = "",
+    seed: int = 0,
+    overrides: str = "{}",
+    prompt: str = "",
+    person: str = "",
+    domain: str = "photo",
+    count: int = 1,
+) -> dict:
+    """Person file(s) + prompt -> pictures. --person FILE, or name=FILE,name=FILE for <person:name>."""
+    return run("generate", preset=preset, run_name=run_name, seed=seed, overrides=overrides,
+               prompt=prompt, person=person, domain=domain, count=count)  # fmt: skip
+
+
+@job(**config.INFER_JOB)
+def evaluate(
+    preset: Preset = "full", run_name: str = "", seed: int = 0, overrides: str = "{}", train_run: str = ""
+) -> dict:
+    """Judge a trained encoder on states that it never saw; ends with a report."""
+    return run("evaluate", preset=preset, run_name=run_name, seed=seed, overrides=overrides, train_run=train_run)
+
+
+@job(**config.TRAIN_JOB | {"retries": None})
+def verify(
+    preset: Preset = "full", run_name: str = "", seed: int = 0, overrides: str = "{}", train_run: str = "", steps: int = 3
+) -> dict:
+    """Re-run a few steps of a training run and compare the bytes."""
+    return run("verify", preset=preset, run_name=run_name, seed=seed, overrides=overrides,
+               train_run=train_run, steps=steps)  # fmt: skip
+
+
+@job(**config.INFER_JOB)
+def tests(
+    preset: Preset = "mini", run_name: str = "", seed: int = 0, overrides: str = "{}", select: str = ""
+) -> dict:
+    """Run the test suite in this container. --select: pytest's -k expression."""
+    return run("tests", preset=preset, run_name=run_name, seed=seed, overrides=overrides, select=select)
+
+
+@app.function(**config.INFER_JOB)
+def part(name: str, *item: Any) -> Any:
+    """One item of a fan-out (see Runtime.fan_out); not a job of its own."""
+    from harald import jobs
+
+    return jobs.part(name)(remote_runtime(), *item)

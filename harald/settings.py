@@ -1,0 +1,135 @@
+"""Flags -> a checked config. The checking is pydantic's; ours is only the wording of its errors."""
+
+import dataclasses
+import hashlib
+import json
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from harald.config import PRESETS, Config
+from harald.errors import ConfigError, did_you_mean
+
+_ADAPTER = TypeAdapter(Config)
+
+# What may change between two starts of one training run without changing any of its bytes up to a given step.
+_OPERATIONAL = {"train": ("steps", "checkpoint_every", "keep_checkpoints", "sample_every", "workers")}
+
+
+def resolve(preset: str, seed: int = 0, overrides: str = "{}") -> Config:
+    """Preset + seed + overrides (JSON, nested or with dotted keys) -> config. Raises ConfigError."""
+    if preset not in PRESETS:
+        raise ConfigError(f"unknown preset {preset!r}", f"{did_you_mean(preset, PRESETS)}")
+    if not 0 <= seed < 2**63:
+        raise ConfigError(f"--seed is {seed}", "use an integer from 0 to 2^63 - 1")
+    try:
+        changes = json.loads(overrides or "{}")
+    except json.JSONDecodeError as error:
+        raise ConfigError(
+            f"--overrides is not JSON ({error}): {overrides!r}", """write it like '{"train": {"steps": 100}}'"""
+        ) from error
+    if not isinstance(changes, dict):
+        raise ConfigError(f"--overrides is a {type(changes).__name__}, not an object: {overrides!r}", "use {...}")
+    tree = dataclasses.asdict(PRESETS[preset]())
+    _merge(tree, {**changes, "seed": changes.get("seed", seed)}, path="")
+    return from_json(json.dumps(tree))
+
+
+def from_json(text: str) -> Config:
+    """A config from its JSON, checked. Raises ConfigError that names the field and what it should be."""
+    try:
+        config = _ADAPTER.validate_json(text)
+    except ValidationError as error:
+        lines = [f"{_dotted(e['loc'])} = {json.dumps(e['input'])}: {e['msg']}" for e in error.errors()]
+        raise ConfigError("the configuration is not valid:\n    " + "\n    ".join(lines), "correct these fields") from error
+    check(config)
+    return config
+
+
+def to_json(config: Config) -> str:
+    return json.dumps(dataclasses.asdict(config), indent=2, sort_keys=True)
+
+
+def config_hash(config: Config) -> str:
+    """Twelve hex digits over every field."""
+    return hashlib.sha256(to_json(config).encode()).hexdigest()[:12]
+
+
+def identity_hash(config: Config) -> str:
+    """Like config_hash, without the fields that a run may change when it goes on (its length, its housekeeping)."""
+    tree = dataclasses.asdict(config)
+    for section, names in _OPERATIONAL.items():
+        for name in names:
+            tree[section].pop(name)
+    return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def check(config: Config) -> None:
+    """Ranges that types cannot say. Raises ConfigError."""
+    encoder, train, data = config.encoder, config.train, config.data
+    at_least_one = {
+        "encoder.mix_layers": encoder.mix_layers,
+        "encoder.max_pixels": encoder.max_pixels,
+        "encoder.lora_rank": encoder.lora_rank,
+        "train.steps": train.steps,
+        "train.states_per_batch": train.states_per_batch,
+        "train.targets_per_state": train.targets_per_state,
+        "train.max_references": train.max_references,
+        "train.checkpoint_every": train.checkpoint_every,
+        "train.keep_checkpoints": train.keep_checkpoints,
+        "train.sample_every": train.sample_every,
+        "poc.steps": config.poc.steps,
+        "poc.batch": config.poc.batch,
+        "poc.scenes": len(config.poc.scenes),
+        "generate.steps": config.generate.steps,
+        "evaluate.states": config.evaluate.states,
+        "evaluate.timesteps": len(config.evaluate.timesteps),
+        "encoder.groups": len(encoder.groups),
+        **{f"encoder.groups ({name})": size for name, size in encoder.groups},
+    }
+    for name, value in at_least_one.items():
+        if value < 1:
+            raise ConfigError(f"{name} is {value}", "use 1 or more")
+    shares = {f"train.{n}": getattr(train, n) for n in (
+        "cross_domain_share", "state_free_share", "drop_text", "drop_group", "drop_references", "uniform_timesteps")}
+    for name, value in {**shares, "data.validation_share": data.validation_share}.items():
+        if not 0.0 <= value <= 1.0:
+            raise ConfigError(f"{name} is {value}", "use a share from 0 to 1")
+    for name, value in {"data.image_size": data.image_size, "generate.size": config.generate.size}.items():
+        if value < 16 or value % 16:
+            raise ConfigError(f"{name} is {value}", "use a multiple of 16 (8 by the VAE, 2 by the patches)")
+    for name, value in {"train.learning_rate": train.learning_rate, "poc.learning_rate": config.poc.learning_rate,
+                        "train.clip_norm": train.clip_norm, "train.contrast_temperature": train.contrast_temperature}.items():
+        if not value > 0:
+            raise ConfigError(f"{name} is {value}", "use a number above 0")
+    names = [name for name, _ in encoder.groups]
+    if len(set(names)) != len(names):
+        raise ConfigError(f"encoder.groups repeats a name: {names}", "give every group its own name")
+    if data.min_views < 2:
+        raise ConfigError(f"data.min_views is {data.min_views}", "use 2 or more: one view to look at, one to draw")
+    if not config.injection.class_word.strip():
+        raise ConfigError("injection.class_word is empty", "use a word such as 'person'")
+
+
+def _merge(tree: dict[str, Any], changes: dict[str, Any], path: str) -> None:
+    for key, value in changes.items():
+        head, _, rest = key.partition(".")
+        where = f"{path}{head}"
+        if head not in tree:
+            raise ConfigError(f"unknown key {where!r} in --overrides", f"{did_you_mean(head, tree)}")
+        nested = {rest: value} if rest else value
+        if isinstance(tree[head], dict):
+            if not isinstance(nested, dict):
+                raise ConfigError(
+                    f"{where} = {json.dumps(value)} in --overrides, but {where} is a section",
+                    f"name one of its fields: {', '.join(sorted(tree[head]))}",
+                )
+            _merge(tree[head], nested, f"{where}.")
+        elif rest:
+            raise ConfigError(f"unknown key {path}{key!r} in --overrides", f"{where} is a value and has no fields")
+        else:
+            tree[head] = value
+
+
+def _dotted(location: tuple[str | int, ...]) -> str:
+    return ".".join(str(part) for part in location)
