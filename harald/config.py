@@ -159,10 +159,12 @@ class Train(Strict):
     weight_decay: float = 0.01
     warmup_steps: int = 500
     clip_norm: float = 1.0
+    checkpoint_activations: bool = True  # recompute activations in the backward pass: slower, far less memory
     checkpoint_every: int = 500
     keep_checkpoints: int = 3
     sample_every: int = 1000
     workers: int = 4
+    latents: str = ""  # run name of prepare; empty: the VAE encodes the targets while training
 
 
 @dataclass(frozen=True)
@@ -240,6 +242,7 @@ def mini() -> Config:
             max_references=2,
             learning_rate=1e-3,
             warmup_steps=5,
+            checkpoint_activations=False,
             checkpoint_every=10,
             sample_every=20,
             workers=0,

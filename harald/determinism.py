@@ -25,6 +25,7 @@ def enable(seed: int, strict: bool = True) -> None:
     torch.backends.cuda.matmul.allow_tf32 = False
     # cuDNN attention is outside of strict mode (pytorch/pytorch#182551)
     torch.backends.cuda.enable_cudnn_sdp(not strict)
+    torch.backends.mha.set_fastpath_enabled(False)  # the same arithmetic in training and inference
 
 
 def key(seed: int, *parts: str | int) -> int:

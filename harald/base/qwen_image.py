@@ -1,0 +1,149 @@
+"""Qwen-Image: 20B MMDiT, Qwen2.5-VL text encoder, 3-D VAE. Everything is diffusers' own; frozen, in evaluation mode."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from diffusers import QwenImagePipeline
+from diffusers.pipelines.qwenimage.pipeline_qwenimage import calculate_shift
+from PIL import Image
+from torch import Tensor
+
+from harald import hub
+from harald.base.prompt_template import TEMPLATE_HEAD
+from harald.config import LoraRef, ModelRef
+from harald.errors import ModelError, PromptError
+
+log = logging.getLogger(__name__)
+
+MAX_STATES = 1024  # the pipeline cuts silently beyond this
+TRAINED_STATES = 512  # what the published model was trained on
+LORA = "style"
+
+
+class QwenImage:
+    """See harald.base.BaseModel. `pipeline` is the stock pipeline, whose pictures ours must equal where no person is used."""
+
+    def __init__(self, pipeline: QwenImagePipeline, repo: str, lora: LoraRef | None = None):
+        self.pipeline, self.repo, self.lora = pipeline, repo, lora
+        pipeline.set_progress_bar_config(disable=True)
+        for part in (pipeline.transformer, pipeline.text_encoder, pipeline.vae):
+            part.requires_grad_(False).eval()
+        self.transformer, self.vae, self.tokenizer = pipeline.transformer, pipeline.vae, pipeline.tokenizer
+        self.text_model = pipeline.text_encoder.model
+        self.device, self.dtype = self.transformer.device, self.transformer.dtype
+        self.width = self.transformer.config.joint_attention_dim
+        rows = self.text_model.get_input_embeddings().num_embeddings
+        self.reserved_ids = list(range(len(self.tokenizer), rows))
+        self.head = len(self.tokenize(TEMPLATE_HEAD))
+        if self.head != pipeline.prompt_template_encode_start_idx:
+            raise ModelError(
+                f"the prompt template's head is {self.head} tokens with the tokenizer of {repo}, but the pipeline drops "
+                f"{pipeline.prompt_template_encode_start_idx}",
+                "use the tokenizer that belongs to the base model",
+            )
+
+    @classmethod
+    def load(cls, cache: Path, ref: ModelRef, lora: LoraRef, device: torch.device, dtype: torch.dtype) -> "QwenImage":
+        """From the HF cache, through hub.py. Raises ModelError."""
+        pipeline = hub.load(QwenImagePipeline, cache, ref, dtype=dtype).to(device)
+        if lora.source:
+            hub.load_lora(pipeline, cache, lora, LORA)
+            pipeline.disable_lora()
+        return cls(pipeline, ref.repo, lora if lora.source else None)
+
+    def use_domain(self, domain: str) -> None:
+        if self.lora is None:
+            return
+        if domain == self.lora.domain:
+            self.pipeline.enable_lora()
+            self.pipeline.set_adapters([LORA], [self.lora.scale])
+        else:
+            self.pipeline.disable_lora()
+
+    # ------------------------------------------------------------ text
+    def tokenize(self, text: str) -> list[int]:
+        return self.tokenizer(text, add_special_tokens=False).input_ids
+
+    def word_embeddings(self, ids: Sequence[int]) -> Tensor:
+        return self.text_model.get_input_embeddings()(torch.tensor(list(ids), device=self.device))
+
+    def text_states(self, embeddings: Tensor) -> Tensor:
+        length = embeddings.shape[1] - self.head
+        if length > MAX_STATES:
+            raise PromptError(
+                f"the prompt has {length} tokens, the base model reads at most {MAX_STATES}", "shorten the prompt"
+            )
+        mask = torch.ones(embeddings.shape[:2], dtype=torch.long, device=self.device)
+        output = self.text_model(inputs_embeds=embeddings.to(self.dtype), attention_mask=mask, use_cache=False)
+        return output.last_hidden_state[:, self.head :]  # post-norm, as the pipeline's hidden_states[-1]
+
+    # ------------------------------------------------------------ pictures
+    def encode_images(self, pixels: Tensor) -> Tensor:
+        moments = self.vae.encode(pixels.to(self.device, self.vae.dtype)[:, :, None])  # the VAE is 3-D: one frame
+        latents = (moments.latent_dist.mode() - self._channel("latents_mean")) / self._channel("latents_std")
+        b, c, _, h, w = latents.shape
+        return self.pipeline._pack_latents(latents[:, :, 0], b, c, h, w)
+
+    def latent_shape(self, side: int) -> tuple[tuple[int, int], float]:
+        """(s, c) of a side x side picture's packed latents, and the scheduler's time shift mu for that length."""
+        tokens = (side // self.pipeline.vae_scale_factor // 2) ** 2
+        scheduler = self.pipeline.scheduler.config
+        mu = calculate_shift(
+            tokens, scheduler.base_image_seq_len, scheduler.max_image_seq_len, scheduler.base_shift, scheduler.max_shift
+        )
+        return (tokens, self.transformer.config.in_channels), mu
+
+    def velocity(self, latents: Tensor, t: Tensor, states: Tensor, side: int) -> Tensor:
+        grid = side // self.pipeline.vae_scale_factor // 2
+        return self.transformer(
+            hidden_states=latents.to(self.dtype),
+            timestep=t.to(self.device, self.dtype),
+            encoder_hidden_states=states.to(self.dtype),
+            encoder_hidden_states_mask=None,
+            img_shapes=[[(1, grid, grid)]] * len(latents),
+            return_dict=False,
+        )[0]
+
+    @torch.no_grad()
+    def draw(
+        self, states: Tensor, negative: Tensor, seeds: Sequence[int], size: int, steps: int, guidance: float
+    ) -> list[Image.Image]:
+        check_length(len(states))
+        pictures = []
+        for seed in seeds:  # one at a time: a picture does not depend on its neighbours
+            pictures += self.pipeline(
+                **_prompt("", states, self.dtype),
+                **(_prompt("negative_", negative, self.dtype) if guidance > 1 else {}),
+                true_cfg_scale=guidance,
+                height=size,
+                width=size,
+                num_inference_steps=steps,
+                generator=torch.Generator("cpu").manual_seed(seed),
+                max_sequence_length=MAX_STATES,
+            ).images
+        return pictures
+
+    def _channel(self, name: str) -> Tensor:
+        values = torch.tensor(self.vae.config[name], device=self.device, dtype=self.vae.dtype)
+        return values.view(1, -1, 1, 1, 1)
+
+
+def check_length(states: int) -> None:
+    """Raises PromptError where the pipeline would cut silently; warns beyond what the model was trained on."""
+    if states > MAX_STATES:
+        raise PromptError(
+            f"prompt and person tokens together are {states} tokens, the base model reads at most {MAX_STATES}",
+            "shorten the prompt or use fewer persons",
+        )
+    if states > TRAINED_STATES:
+        log.warning("prompt and person tokens together are %d tokens; Qwen-Image was trained on %d", states, TRAINED_STATES)
+
+
+def _prompt(prefix: str, states: Tensor, dtype: torch.dtype) -> dict[str, Tensor]:
+    embeds = states[None].to(dtype)
+    return {
+        f"{prefix}prompt_embeds": embeds,
+        f"{prefix}prompt_embeds_mask": torch.ones(embeds.shape[:2], dtype=torch.long, device=embeds.device),
+    }

@@ -1,0 +1,178 @@
+"""The encoder: Qwen3-VL + LoRA + K learned queries + layer mix + connector. A Hub object of its trained parts only."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import ModelHubMixin
+from peft import LoraConfig, inject_adapter_in_model
+from PIL import Image
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+from transformers import Qwen2Tokenizer, Qwen2VLImageProcessorPil, Qwen3VLForConditionalGeneration
+
+from harald import hub
+from harald.config import Encoder as EncoderConfig
+from harald.config import ModelRef
+from harald.determinism import key
+from harald.encoder.chat import ChatBuilder
+from harald.encoder.connector import Connector, LayerMix
+from harald.errors import ModelError
+from harald.runs import write_bytes, write_json
+
+FORMAT = "harald-encoder-1"
+WEIGHTS, DESCRIPTION = "encoder.safetensors", "encoder.json"
+LORA_TARGETS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
+
+
+class PersonEncoder(nn.Module, ModelHubMixin):
+    """Pictures of one person -> tokens [K, d].
+
+    vlm: Qwen3VLModel, frozen but for its LoRA (and its vision tower if config.train_vision). The queries come last in
+    the chat, so K does not depend on the number of references. scale: [d], see Connector. Trained parts are float32.
+    """
+
+    def __init__(
+        self,
+        vlm: nn.Module,
+        chats: ChatBuilder,
+        config: EncoderConfig,
+        ref: ModelRef,
+        scale: Tensor,
+        point: str,
+        base: str,
+        seed: int = 0,
+    ):
+        super().__init__()
+        self.config, self.ref, self.point, self.base, self.chats = config, ref, point, base, chats
+        hidden, depth = vlm.config.text_config.hidden_size, vlm.config.text_config.num_hidden_layers
+        self.layers = mix_layers(depth, config.mix_layers)
+        vlm.requires_grad_(False)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(key(seed, "encoder"))
+            self.vlm = inject_adapter_in_model(
+                LoraConfig(r=config.lora_rank, lora_alpha=config.lora_alpha, target_modules=LORA_TARGETS), vlm
+            )
+            std = vlm.get_input_embeddings().weight.float().std().item()
+            self.queries = nn.Parameter(torch.randn(config.tokens, hidden) * std)
+            self.mix = LayerMix(len(self.layers))
+            self.connector = Connector(hidden, config.connector_width, config.connector_layers, scale.float().cpu())
+        if config.train_vision:
+            self.vlm.visual.requires_grad_(True)
+        for parameter in self.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.float()
+        if config.train_vision:
+            self.vlm.visual.float()
+        self.to(vlm.device)
+
+    @classmethod
+    def new(
+        cls, cache: Path, config: EncoderConfig, ref: ModelRef, scale: Tensor, point: str, base: str, seed: int,
+        device: torch.device, dtype: torch.dtype,
+    ) -> "PersonEncoder":  # fmt: skip
+        """An untrained encoder on the Qwen3-VL of the cache. Raises ModelError."""
+        vlm = hub.load(Qwen3VLForConditionalGeneration, cache, ref, dtype=dtype).model.to(device)
+        tokenizer = hub.load(Qwen2Tokenizer, cache, ref)
+        processor = hub.load(Qwen2VLImageProcessorPil, cache, ref)
+        free = range(len(tokenizer), vlm.get_input_embeddings().num_embeddings)
+        if len(free) < config.tokens:
+            raise ModelError(
+                f"{ref.repo} has {len(free)} reserved vocabulary ids, {config.tokens} queries are asked for",
+                "lower the sizes in encoder.groups",
+            )
+        chats = ChatBuilder(tokenizer, processor, list(free[: config.tokens]), config.max_pixels)
+        return cls(vlm.eval(), chats, config, ref, scale, point, base, seed)
+
+    @property
+    def device(self) -> torch.device:
+        return self.queries.device
+
+    def forward(self, samples: Sequence[Sequence[Image.Image]]) -> Tensor:
+        """b samples of 1..n pictures each -> [b, K, d] float32."""
+        out: list[Tensor | None] = [None] * len(samples)
+        for members, chat in self.chats.build(samples):
+            for index, tokens in zip(members, self.connector(self.mix(self._read(chat))), strict=True):
+                out[index] = tokens
+        return torch.stack([tokens for tokens in out if tokens is not None])
+
+    def _read(self, chat: Any) -> Tensor:
+        """[layers, b, K, h]: states of the query slots after the chosen decoder layers (the last one is post-norm)."""
+        ids, grids = chat.ids.to(self.device), chat.grids.to(self.device)
+        embeddings = self.vlm.get_input_embeddings()(ids)
+        slots = self.queries.to(embeddings.dtype).expand(len(ids), -1, -1)
+        embeddings = torch.cat([embeddings[:, : -self.config.tokens], slots], dim=1)
+        positions, _ = self.vlm.get_rope_index(
+            ids, mm_token_type_ids=chat.kinds.to(self.device), image_grid_thw=grids
+        )
+        states = self.vlm(
+            inputs_embeds=embeddings,
+            position_ids=positions,
+            attention_mask=torch.ones_like(ids),
+            pixel_values=chat.patches.to(self.device),
+            image_grid_thw=grids,
+            use_cache=False,
+            output_hidden_states=True,
+        ).hidden_states
+        return torch.stack([states[layer][:, -self.config.tokens :] for layer in self.layers])
+
+    # ------------------------------------------------------------ trained parts
+    def trained_state(self) -> dict[str, Tensor]:
+        """Name -> tensor (float32) of everything that training changes."""
+        return {name: p.detach() for name, p in self.named_parameters() if p.requires_grad}
+
+    def load_trained_state(self, state: dict[str, Tensor]) -> None:
+        """Raises ModelError if names or shapes do not fit."""
+        own = self.trained_state()
+        if odd := sorted(set(own) ^ set(state)) or sorted(n for n in own if own[n].shape != state[n].shape):
+            raise ModelError(
+                f"the encoder's weights do not fit: {len(odd)} differ, first {odd[0]}", "use the config that they were trained with"
+            )
+        for name, tensor in own.items():
+            tensor.copy_(state[name].to(tensor))
+
+    def description(self) -> dict[str, Any]:
+        return {"format": FORMAT, "encoder": asdict(self.config), "model": asdict(self.ref), "point": self.point, "base": self.base}
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        state = {name: tensor.cpu().contiguous() for name, tensor in sorted(self.trained_state().items())}
+        write_bytes(save_directory / WEIGHTS, save(state, {"format": FORMAT}))
+        write_json(save_directory / DESCRIPTION, self.description())
+
+    @classmethod
+    def _from_pretrained(cls, *, model_id: str, revision: str | None, cache_dir: str, token: str | None, **options: Any):
+        """A folder or a repository. Options: device, dtype. Use it through hub.load or `load_encoder`."""
+        cache = Path(cache_dir)
+        folder = Path(model_id) if Path(model_id).is_dir() else hub.snapshot(cache, ModelRef(model_id, revision or "main"))
+        return load_encoder(cache, folder, options["device"], options["dtype"])
+
+
+def load_encoder(cache: Path, folder: Path, device: torch.device, dtype: torch.dtype) -> PersonEncoder:
+    """A saved encoder: its trained parts from the folder, the frozen Qwen3-VL from the cache. Raises ModelError."""
+    try:
+        described = json.loads((folder / DESCRIPTION).read_text())
+        state = load_file(folder / WEIGHTS)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{folder} holds no encoder: {error}", f"it needs {DESCRIPTION} and {WEIGHTS}") from error
+    if described.get("format") != FORMAT:
+        raise ModelError(f"{folder} has format {described.get('format')!r}, this version reads {FORMAT!r}", "convert or retrain it")
+    config = EncoderConfig(**{**described["encoder"], "groups": tuple(map(tuple, described["encoder"]["groups"]))})
+    encoder = PersonEncoder.new(
+        cache, config, ModelRef(**described["model"]), torch.ones_like(state["connector.norm.weight"]),
+        described["point"], described["base"], seed=0, device=device, dtype=dtype,
+    )  # fmt: skip
+    encoder.load_trained_state(state)
+    return encoder
+
+
+def mix_layers(depth: int, count: int) -> list[int]:
+    """`count` indices into hidden_states (0 is the embedding), evenly spaced, the last layer included.
+
+    >>> mix_layers(36, 6)
+    [6, 12, 18, 24, 30, 36]
+    """
+    count = min(count, depth)
+    return [round(depth * (i + 1) / count) for i in range(count)]

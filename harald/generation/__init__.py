@@ -1,0 +1,1 @@
+"""Person file + prompt -> pictures."""

@@ -1,0 +1,42 @@
+"""Draw a prompt with, or without, persons in it."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from harald.base import BaseModel
+from harald.config import Config
+from harald.injection.points import condition, plain
+from harald.injection.prompt import Prompt
+
+
+@torch.no_grad()
+def draw(
+    base: BaseModel,
+    prompt: Prompt,
+    persons: Mapping[str, Tensor],
+    seeds: Sequence[int],
+    config: Config,
+    domain: str,
+    point: str | None = None,
+) -> list[Image.Image]:
+    """One picture a seed. persons: name -> tokens [K, d]; empty: the class word alone, bit-equal to the stock pipeline."""
+    base.use_domain(domain)
+    states = condition(base, prompt, persons, point or config.injection.point, config.injection.class_word)
+    settings = config.generate
+    negative = plain(base, settings.negative_prompt)
+    return base.draw(states, negative, seeds, settings.size, settings.steps, settings.guidance)
+
+
+def grid(rows: Sequence[Sequence[Image.Image]], side: int, gap: int = 4) -> Image.Image:
+    """Pictures in rows, each fitted into side x side pixels."""
+    columns = max(map(len, rows))
+    sheet = Image.new("RGB", (columns * (side + gap) - gap, len(rows) * (side + gap) - gap), "white")
+    for y, row in enumerate(rows):
+        for x, picture in enumerate(row):
+            fitted = picture.convert("RGB")
+            fitted.thumbnail((side, side))
+            sheet.paste(fitted, (x * (side + gap), y * (side + gap)))
+    return sheet

@@ -1,0 +1,1 @@
+"""Person tokens + prompt -> the conditioning of the frozen base model."""

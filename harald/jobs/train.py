@@ -1,0 +1,100 @@
+"""Train the encoder on a data set."""
+
+import dataclasses
+import logging
+from pathlib import Path
+
+from harald import reporting, runs
+from harald.config import Config
+from harald.data.images import load_picture, within_pixels
+from harald.data.index import states_for
+from harald.data.manifest import split_of
+from harald.errors import TrainingError
+from harald.generation.draw import draw, grid
+from harald.injection.prompt import ANY, parse
+from harald.jobs.loading import base_model, new_encoder
+from harald.jobs.prepare import open_cache
+from harald.records import State
+from harald.runtime import Runtime
+from harald.training.batch import Batches
+from harald.training.loop import train
+
+log = logging.getLogger(__name__)
+
+PANEL = 4  # states in the sample grid
+
+
+def run(runtime: Runtime, config: Config, run_name: str, steps: int = 0, checkpoint_every: int = 0) -> dict:
+    """steps, checkpoint_every: 0 means the preset's."""
+    config = with_flags(config, steps, checkpoint_every)
+    folder = runs.open_run(runtime, "train", run_name, config)
+    runtime.commit()
+    start = fit(runtime, config, folder)
+    report = write_report(folder, config)
+    return {"run": folder.name, "from_step": start, "steps": config.train.steps, "folder": str(folder), "report": str(report)}
+
+
+def with_flags(config: Config, steps: int, checkpoint_every: int) -> Config:
+    changes = {"steps": steps, "checkpoint_every": checkpoint_every}
+    if bad := {name: value for name, value in changes.items() if value < 0}:
+        raise TrainingError(f"{bad} is negative", "use 1 or more, or leave the flag out for the preset's value")
+    changes = {name: value for name, value in changes.items() if value}
+    return dataclasses.replace(config, train=dataclasses.replace(config.train, **changes))
+
+
+def fit(runtime: Runtime, config: Config, folder: Path) -> int:
+    """Everything of a run but its report: used by train and, into a scratch folder, by verify. Returns the first step."""
+    states = states_for(runtime, config)
+    training = [s for s in states if split_of(s.state_id, config.data.validation_share) == "train"]
+    if not training:
+        raise TrainingError(f"all {len(states)} states fall into the validation split", "lower data.validation_share")
+    validation = [s for s in states if s not in training] or training
+    log.info("%d states to train on, %d set aside", len(training), len(states) - len(training))
+    base = base_model(runtime, config)
+    encoder = new_encoder(runtime, config, base)
+    if config.train.checkpoint_activations:
+        base.transformer.enable_gradient_checkpointing()
+        encoder.vlm.language_model.gradient_checkpointing_enable({"use_reentrant": False})
+        encoder.vlm.language_model.train()
+    shape, mu = base.latent_shape(config.data.image_size)
+    batches = Batches(config, training, shape, mu, open_cache(runtime, config))
+
+    def sample(step: int) -> None:
+        sheet = panel(base, encoder, validation[:PANEL], config)
+        (folder / "samples").mkdir(exist_ok=True)
+        sheet.save(folder / "samples" / f"step_{step:08d}.png")
+
+    return train(base, encoder, batches, config, folder, runtime.commit, sample)
+
+
+def panel(base, encoder, states: list[State], config: Config):
+    """The fixed grid: a reference, then one picture a scene, for each state."""
+    rows = []
+    for state in states:
+        references = [load_picture(v.image) for v in state.views[: config.train.max_references]]
+        tokens = encoder([[within_pixels(p, config.encoder.max_pixels) for p in references]])[0].detach()
+        prompts = [parse(f"{state.views[0].domain} of <person>, {scene}") for scene in config.poc.scenes]
+        rows.append(
+            [references[0], *(draw(base, p, {ANY: tokens}, [config.seed], config, state.views[0].domain)[0] for p in prompts)]
+        )
+    return grid(rows, side=min(256, config.generate.size * 2))
+
+
+def write_report(folder: Path, config: Config) -> Path:
+    import json
+
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    names = [name for name in ("flow", "contrast") if rows and name in rows[0]]
+    html = reporting.render(
+        "train",
+        run=folder.name,
+        config=(folder / "config.json").read_text(),
+        fingerprint=(folder / "fingerprint.json").read_text(),
+        steps=len(rows),
+        last=rows[-1] if rows else None,
+        curve=reporting.curves({n: [(r["step"], r[n]) for r in rows if n in r] for n in names}, "step", "loss"),
+        samples=[(p.stem, reporting.embed_file(p, 1024)) for p in sorted((folder / "samples").glob("*.png"))],
+        scenes=config.poc.scenes,
+    )
+    runs.write_text(folder / "report.html", html)
+    return folder / "report.html"

@@ -1,0 +1,150 @@
+"""Tiny models of the very classes that the published checkpoints use, written into the cache in the real layout.
+
+Their weights are random (fixed seed): the pictures are noise, the code that makes them is the real code.
+"""
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKLQwenImage, FlowMatchEulerDiscreteScheduler, QwenImagePipeline, QwenImageTransformer2DModel
+from transformers import (
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen2Tokenizer,
+    Qwen2VLImageProcessorPil,
+    Qwen3VLConfig,
+    Qwen3VLForConditionalGeneration,
+)
+
+from harald import hub
+from harald.config import ModelRef
+from harald.proving_ground.mini_tokenizer import build
+
+RESERVED = 128  # vocabulary rows beyond the tokenizer's, as the published checkpoints have them
+WIDTH = 64  # of the prompt states: D
+
+
+def write(cache: Path, ref: ModelRef) -> str:
+    """Make the repository that the reference's recipe names and install it. Returns its commit."""
+    recipe: Callable[[Path], None] = {"mini_qwen_image": _qwen_image, "mini_qwen3_vl": _qwen3_vl}[ref.recipe]
+    with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng(devices=[]):
+        torch.manual_seed(20250804)
+        recipe(Path(folder))
+        return hub.install(cache, ref.repo, Path(folder))
+
+
+def _qwen_image(folder: Path) -> None:
+    tokenizer = build()
+    QwenImagePipeline(
+        scheduler=scheduler(),
+        vae=AutoencoderKLQwenImage(base_dim=8, z_dim=16, dim_mult=[1, 2, 2, 2], num_res_blocks=1).eval(),
+        text_encoder=Qwen2_5_VLForConditionalGeneration(_text_config(tokenizer)).eval(),
+        tokenizer=tokenizer,
+        transformer=QwenImageTransformer2DModel(
+            num_layers=2,
+            attention_head_dim=16,
+            num_attention_heads=4,
+            joint_attention_dim=WIDTH,
+            axes_dims_rope=(4, 6, 6),
+        ).eval(),
+    ).save_pretrained(folder)
+
+
+def scheduler() -> FlowMatchEulerDiscreteScheduler:
+    """The published scheduler of Qwen-Image (scheduler/scheduler_config.json of Qwen/Qwen-Image)."""
+    return FlowMatchEulerDiscreteScheduler(
+        base_image_seq_len=256,
+        base_shift=0.5,
+        max_image_seq_len=8192,
+        max_shift=0.9,
+        num_train_timesteps=1000,
+        shift=1.0,
+        shift_terminal=0.02,
+        time_shift_type="exponential",
+        use_dynamic_shifting=True,
+    )
+
+
+def _text_config(tokenizer: Qwen2Tokenizer) -> Qwen2_5_VLConfig:
+    return Qwen2_5_VLConfig(
+        text_config={
+            "vocab_size": len(tokenizer) + RESERVED,
+            "hidden_size": WIDTH,
+            "intermediate_size": 128,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "max_position_embeddings": 2048,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 1_000_000.0, "mrope_section": [2, 3, 3]},
+            "bos_token_id": tokenizer.pad_token_id,
+            "eos_token_id": tokenizer.convert_tokens_to_ids("<|im_end|>"),
+            "pad_token_id": tokenizer.pad_token_id,
+        },
+        vision_config={
+            "depth": 1,
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_heads": 2,
+            "out_hidden_size": WIDTH,
+            "fullatt_block_indexes": [0],
+        },
+        **_vision_ids(tokenizer),
+    )
+
+
+def _qwen3_vl(folder: Path) -> None:
+    tokenizer = build()
+    config = Qwen3VLConfig(
+        text_config={
+            "vocab_size": len(tokenizer) + RESERVED,
+            "hidden_size": WIDTH,
+            "intermediate_size": 128,
+            "num_hidden_layers": 4,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "head_dim": 16,
+            "max_position_embeddings": 4096,
+            "rope_parameters": {
+                "rope_type": "default",
+                "rope_theta": 5_000_000.0,
+                "mrope_section": [4, 2, 2],
+                "mrope_interleaved": True,
+            },
+            "bos_token_id": tokenizer.pad_token_id,
+            "eos_token_id": tokenizer.convert_tokens_to_ids("<|im_end|>"),
+            "pad_token_id": tokenizer.pad_token_id,
+        },
+        vision_config={
+            "depth": 2,
+            "hidden_size": 64,
+            "intermediate_size": 128,
+            "num_heads": 4,
+            "patch_size": 8,
+            "spatial_merge_size": 2,
+            "out_hidden_size": WIDTH,
+            "num_position_embeddings": 64,
+            "deepstack_visual_indexes": [0],
+        },
+        **_vision_ids(tokenizer),
+    )
+    Qwen3VLForConditionalGeneration(config).eval().save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    Qwen2VLImageProcessorPil(
+        patch_size=8,
+        merge_size=2,
+        size={"shortest_edge": 16 * 16, "longest_edge": 256 * 256},
+        image_mean=[0.5, 0.5, 0.5],
+        image_std=[0.5, 0.5, 0.5],
+    ).save_pretrained(folder)
+
+
+def _vision_ids(tokenizer: Qwen2Tokenizer) -> dict[str, int]:
+    names = {
+        "image_token_id": "<|image_pad|>",
+        "video_token_id": "<|video_pad|>",
+        "vision_start_token_id": "<|vision_start|>",
+        "vision_end_token_id": "<|vision_end|>",
+    }
+    return {field: tokenizer.convert_tokens_to_ids(token) for field, token in names.items()}

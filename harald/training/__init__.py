@@ -1,0 +1,1 @@
+"""Flow matching to the tokens: loop, randomness, checkpoints, tracking."""

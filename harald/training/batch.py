@@ -1,0 +1,114 @@
+"""What one training step sees: a pure function of (config, states, step), whatever worker makes it."""
+
+from dataclasses import dataclass
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from harald.config import Config
+from harald.data.images import load_picture, target_tensor, within_pixels
+from harald.data.latents import LatentCache
+from harald.data.pairs import draw_domain, draw_pair, draw_states
+from harald.determinism import generator, rng
+from harald.records import Pair, State, View
+from harald.training.flow import draw_times
+
+DUMMY_PROMPT = "<person>"
+
+
+@dataclass(frozen=True)
+class Target:
+    """One picture to draw. owner: index of its state in the batch; pixels: [3, h, w], or latents: [s, c] from the cache;
+    t: [1]; noise: [s, c]; slots: the person slots that are kept (a group may be dropped, all of them too)."""
+
+    owner: int
+    prompt: str
+    pixels: Tensor | None
+    latents: Tensor | None
+    t: Tensor
+    noise: Tensor
+    slots: list[int]
+
+
+@dataclass(frozen=True)
+class Batch:
+    step: int
+    domain: str
+    pairs: tuple[Pair, ...]
+    references: list[list[Image.Image]]
+    contrast: list[list[Image.Image]]  # disjoint references of the same states, empty if contrast is off or impossible
+    targets: list[Target]
+
+
+class Batches(Dataset):
+    """Step -> Batch. shape: (s, c) of packed latents; mu: time shift of that length."""
+
+    def __init__(self, config: Config, states: list[State], shape: tuple[int, int], mu: float, cache: LatentCache | None):
+        self.config, self.states, self.shape, self.mu, self.cache = config, states, shape, mu, cache
+
+    def __len__(self) -> int:
+        return 2**31  # steps are drawn on demand, training decides when to stop
+
+    def __getitem__(self, step: int) -> Batch:
+        config, train = self.config, self.config.train
+        domain = draw_domain(config.seed, step, self.states)
+        candidates = [state for state in self.states if domain in state.domains]
+        drawn = draw_states(config.seed, step, train.states_per_batch, candidates)
+        pairs = tuple(draw_pair(config.seed, step, slot, state, train, domain) for slot, state in enumerate(drawn))
+        return Batch(
+            step=step,
+            domain=domain,
+            pairs=pairs,
+            references=[self._pictures(pair.references) for pair in pairs],
+            contrast=self._contrast(pairs),
+            targets=[self._target(step, slot, view) for slot, pair in enumerate(pairs) for view in pair.targets],
+        )
+
+    def _pictures(self, views: tuple[View, ...]) -> list[Image.Image]:
+        return [within_pixels(load_picture(view.image), self.config.encoder.max_pixels) for view in views]
+
+    def _contrast(self, pairs: tuple[Pair, ...]) -> list[list[Image.Image]]:
+        """As many unseen views of each state as it has references; empty unless every state has one."""
+        if not self.config.train.contrast_weight:
+            return []
+        unseen = [[v for v in pair.state.views if v not in pair.references and v not in pair.targets] for pair in pairs]
+        if not all(unseen):
+            return []
+        return [self._pictures(tuple(views[: len(pair.references)])) for views, pair in zip(unseen, pairs, strict=True)]
+
+    def _target(self, step: int, slot: int, view: View) -> Target:
+        train, seed, name = self.config.train, self.config.seed, f"{slot}/{view.name}"
+        choices = rng(seed, "prompt", step, name)
+        prompt = view.person_prompt if choices.random() < train.state_free_share else with_description(view)
+        if choices.random() < train.drop_text:
+            prompt = DUMMY_PROMPT
+        draws = generator(seed, "flow", step, name)
+        return Target(
+            owner=slot,
+            prompt=prompt,
+            pixels=None if self.cache else target_tensor(load_picture(view.image), self.config.data.image_size),
+            latents=self.cache.get(view.image) if self.cache else None,
+            t=draw_times(draws, train.uniform_timesteps, self.mu),
+            noise=torch.randn(self.shape, generator=draws),
+            slots=keep_slots(self.config, step, name),
+        )
+
+
+def with_description(view: View) -> str:
+    """The full prompt, still with a place for the tokens: <person> before what the user wrote."""
+    return view.prompt if "<person" in view.prompt else f"{DUMMY_PROMPT}, {view.prompt}"
+
+
+def keep_slots(config: Config, step: int, name: str) -> list[int]:
+    """Slots of the groups that are not dropped: this is what makes per-group switches work later."""
+    choices = rng(config.seed, "groups", step, name)
+    if choices.random() < config.train.drop_references:
+        return []
+    slots, start = [], 0
+    for _, size in config.encoder.groups:
+        if choices.random() >= config.train.drop_group:
+            slots += range(start, start + size)
+        start += size
+    return slots or list(range(start))

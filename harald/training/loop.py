@@ -1,0 +1,108 @@
+"""The training loop. Resumed equals unbroken: every draw is keyed on the step, the rest is in the checkpoint."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from torch.utils.data import DataLoader
+
+from harald.base import BaseModel
+from harald.config import Config, Train
+from harald.encoder.model import PersonEncoder
+from harald.errors import TrainingError
+from harald.settings import identity_hash
+from harald.training.batch import Batch, Batches
+from harald.training.checkpoint import last_good, load_checkpoint, save_checkpoint
+from harald.training.step import training_loss
+from harald.training.tracking import Metrics, Progress, Tracker
+
+log = logging.getLogger(__name__)
+
+
+def train(
+    base: BaseModel,
+    encoder: PersonEncoder,
+    batches: Batches,
+    config: Config,
+    folder: Path,
+    commit: Callable[[], None],
+    sample: Callable[[int], None],
+) -> int:
+    """Train up to config.train.steps, from the last good checkpoint under `folder`. Returns the step it started from.
+
+    commit: makes a finished checkpoint durable; sample: draws the fixed grid for a step.
+    """
+    settings, identity = config.train, identity_hash(config)
+    optimizer = make_optimizer(encoder, settings)
+    checkpoints = folder / "checkpoints"
+    found = last_good(checkpoints, identity)
+    start = load_checkpoint(found, encoder, optimizer) if found else 0
+    log.info("start at step %d of %d (%s)", start, settings.steps, found.name if found else "no checkpoint yet")
+    metrics = Metrics(folder / "metrics.jsonl", done=start)
+    if start >= settings.steps:
+        return start
+    if start == 0:
+        sample(0)
+    tracker = Tracker(folder / "trackio", folder.name, asdict(config))
+    progress = Progress(start, settings.steps)
+    for batch in loader(batches, start, settings):
+        step = batch.step + 1
+        row = train_step(base, encoder, optimizer, batch, config)
+        metrics.write({"step": step, **row})
+        tracker.log({"step": step, **row})
+        progress.update(step, row["loss"], len(batch.targets))
+        if step % settings.checkpoint_every == 0 or step == settings.steps:
+            save_checkpoint(checkpoints, step, encoder, optimizer, identity, settings.keep_checkpoints)
+            commit()
+        if step % settings.sample_every == 0 or step == settings.steps:
+            sample(step)
+            commit()
+    tracker.close()
+    return start
+
+
+def train_step(
+    base: BaseModel, encoder: PersonEncoder, optimizer: torch.optim.Optimizer, batch: Batch, config: Config
+) -> dict[str, float]:
+    """One update. Raises TrainingError on a loss or gradient that is not finite, before anything is changed."""
+    settings = config.train
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate(batch.step, settings)
+    loss, parts = training_loss(base, encoder, batch, config)
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    parameters = [p for p in encoder.parameters() if p.requires_grad]
+    norm = torch.nn.utils.clip_grad_norm_(parameters, settings.clip_norm)
+    values = {"loss": loss.item(), "grad_norm": norm.item(), **{name: part.item() for name, part in parts.items()}}
+    if not all(map(torch.isfinite, (loss, norm))):
+        states = ", ".join(pair.state.state_id for pair in batch.pairs)
+        raise TrainingError(
+            f"step {batch.step + 1}: loss {values['loss']}, gradient norm {values['grad_norm']} (states {states})",
+            "the step was not taken; look at these states, or lower train.learning_rate, and start the job again",
+        )
+    optimizer.step()
+    return {**values, "learning_rate": optimizer.param_groups[0]["lr"]}
+
+
+def make_optimizer(encoder: PersonEncoder, settings: Train) -> torch.optim.Optimizer:
+    parameters = [p for p in encoder.parameters() if p.requires_grad]
+    return torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay, betas=(0.9, 0.99))
+
+
+def learning_rate(step: int, settings: Train) -> float:
+    """Linear warm-up, then constant: independent of the run's length, so that a run can be made longer."""
+    return settings.learning_rate * min(1.0, (step + 1) / max(1, settings.warmup_steps))
+
+
+def loader(batches: Batches, start: int, settings: Train) -> DataLoader:
+    """Batches start, start + 1, ... in order, whatever the number of workers."""
+    return DataLoader(
+        batches,
+        sampler=range(start, settings.steps),
+        batch_size=None,
+        num_workers=settings.workers,
+        prefetch_factor=2 if settings.workers else None,
+        multiprocessing_context="spawn" if settings.workers else None,
+    )
