@@ -94,10 +94,16 @@ def prepare(preset: Preset = "full", run_name: str = "", seed: int = 0, override
 
 @job(**config.INFER_JOB)
 def injection_poc(
-    preset: Preset = "full", run_name: str = "", seed: int = 0, overrides: str = "{}", state_id: str = ""
+    preset: Preset = "full",
+    run_name: str = "",
+    seed: int = 0,
+    overrides: str = "{}",
+    state_id: str = "",
+    train_run: str = "",
 ) -> dict:
     """Prove on one state that a person passes through the injection point; ends with a report."""
-    return run("injection_poc", preset=preset, run_name=run_name, seed=seed, overrides=overrides, state_id=state_id)
+    return run("injection_poc", preset=preset, run_name=run_name, seed=seed, overrides=overrides,
+               state_id=state_id, train_run=train_run)  # fmt: skip
 
 
 @job(**config.TRAIN_JOB)

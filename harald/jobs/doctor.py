@@ -1,0 +1,92 @@
+"""Cheap check of volumes, secret, models and data, with advice for what is missing."""
+
+import shutil
+import uuid
+
+from harald import hub, runs
+from harald.config import DATASETS, HF_TOKEN_VARIABLE, Config, ModelRef
+from harald.errors import HaraldError
+from harald.runtime import Runtime
+
+
+class Unhealthy(HaraldError):
+    """Something that every other job needs is missing."""
+
+
+def run(runtime: Runtime, config: Config, run_name: str) -> dict:
+    """Raises Unhealthy, with everything that is wrong at once, after the report is written."""
+    checks = []
+    for name, check in CHECKS.items():
+        state, detail, advice = check(runtime, config)
+        checks.append({"check": name, "state": state, "detail": detail, "advice": advice})
+    folder = runs.open_run(runtime, "doctor", run_name, config)
+    runs.write_json(folder / "doctor.json", checks)
+    runtime.commit()
+    if wrong := [c for c in checks if c["state"] == "missing"]:
+        lines = [f"{c['check']}: {c['detail']}\n      {c['advice']}" for c in wrong]
+        raise Unhealthy("not ready:\n    " + "\n    ".join(lines), "follow the advice under each line, then run doctor again")
+    return {"checks": checks}
+
+
+def _output(runtime: Runtime, config: Config) -> tuple[str, str, str]:
+    probe = runtime.output / f".doctor-{uuid.uuid4().hex}"
+    try:
+        runs.write_text(probe, "ok")
+        probe.unlink()
+    except OSError as error:
+        return "missing", f"{runtime.output} cannot be written: {error}", "check the output volume and its free space"
+    return "ok", f"{runtime.output}, {shutil.disk_usage(runtime.output).free / 2**30:.0f} GiB free", ""
+
+
+def _token(runtime: Runtime, config: Config) -> tuple[str, str, str]:
+    refs = (config.models.base, config.models.encoder)
+    if hub.hf_token():
+        return "ok", f"{HF_TOKEN_VARIABLE} is set", ""
+    if all(ref.recipe for ref in refs) and not config.models.lora.source:
+        return "ok", f"{HF_TOKEN_VARIABLE} is not set; this preset downloads nothing", ""
+    return ("missing", f"{HF_TOKEN_VARIABLE} is not set",
+            f"modal secret create HF_SECRET {HF_TOKEN_VARIABLE}=hf_...  (locally: export {HF_TOKEN_VARIABLE}=hf_...)")  # fmt: skip
+
+
+def _lora(runtime: Runtime, config: Config) -> tuple[str, str, str]:
+    lora = config.models.lora
+    if not lora.source or (runtime.hf_cache / lora.source).is_file():
+        return "ok", lora.source or "not configured (models.lora.source)", ""
+    return _in_cache(runtime, ModelRef(lora.source, lora.revision))
+
+
+def _in_cache(runtime: Runtime, ref: ModelRef) -> tuple[str, str, str]:
+    if ref.recipe and not hub.is_cached(runtime.hf_cache, ref):
+        return "ok", f"{ref.repo} is written at its first use", ""
+    try:
+        hub.snapshot(runtime.hf_cache, ref)
+    except HaraldError as error:
+        return "missing", str(error).splitlines()[0], "modal run -m harald.modal_runner::download_models"
+    return "ok", f"{ref.repo} at {hub.revision(runtime.hf_cache, ref.repo, ref.revision)[:12]}", ""
+
+
+def _datasets(runtime: Runtime, config: Config) -> tuple[str, str, str]:
+    counts = {n: sum(1 for p in path.glob("seed_*")) if path.is_dir() else 0 for n, path in sorted(runtime.datasets.items())}
+    if any(counts.values()):
+        return "ok", ", ".join(f"dataset/{n}: {count} states" for n, count in counts.items()), ""
+    return ("missing", f"no seed_<number> folder in {sorted(map(str, runtime.datasets.values())) or runtime.root / 'dataset'}",
+            f"modal volume put {DATASETS[1]} FOLDER /   (locally: put the folders under {runtime.root}/dataset/1, or run demo_dataset)")  # fmt: skip
+
+
+def _accelerator(runtime: Runtime, config: Config) -> tuple[str, str, str]:
+    import torch
+
+    if torch.cuda.is_available():
+        return "ok", torch.cuda.get_device_name(), ""
+    return "ok", f"none here ({torch.get_num_threads()} CPU threads); the GPU jobs get theirs from Modal", ""
+
+
+CHECKS = {
+    "output": _output,
+    "token": _token,
+    "base model": lambda runtime, config: _in_cache(runtime, config.models.base),
+    "encoder": lambda runtime, config: _in_cache(runtime, config.models.encoder),
+    "LoRA": _lora,
+    "dataset": _datasets,
+    "accelerator": _accelerator,
+}

@@ -1,0 +1,218 @@
+"""The proof that comes first: does a person pass through the injection point of the frozen base model at all?
+
+(a) no tokens: byte for byte the stock pipeline's picture; (b) a prompt's own states, injected, give the prompt's picture;
+(c) K vectors optimised on one state, at each injection point; (d) one forward pass of the encoder beside it.
+"""
+
+import dataclasses
+import logging
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from harald import reporting, runs
+from harald.base.qwen_image import QwenImage
+from harald.config import Config
+from harald.data.images import load_picture, within_pixels
+from harald.data.index import find_state, states_for
+from harald.errors import TrainingError
+from harald.generation.draw import draw
+from harald.injection.person_file import save_person
+from harald.injection.points import at_input, insert, plain
+from harald.injection.prompt import ANY, parse
+from harald.jobs.loading import base_model, new_encoder, trained_encoder
+from harald.records import PersonTokens, State
+from harald.runtime import Runtime
+from harald.training.inversion import invert, probe_loss, probe_targets
+
+log = logging.getLogger(__name__)
+
+POINTS = ("output", "input")
+
+
+@dataclass(frozen=True)
+class Check:
+    """Two pictures that must be the same bytes."""
+
+    name: str
+    says: str
+    expected: Image.Image
+    got: Image.Image
+
+    @property
+    def holds(self) -> bool:
+        return self.expected.size == self.got.size and self.expected.tobytes() == self.got.tobytes()
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to come by the person's tokens: what it cost, and how well a view is predicted that it has not seen."""
+
+    name: str
+    point: str
+    tokens: Tensor | None
+    seconds: float
+    steps: int
+    held_out: float
+    curve: list[dict[str, float]]
+
+
+def run(runtime: Runtime, config: Config, run_name: str, state_id: str = "", train_run: str = "") -> dict:
+    """train_run: the encoder to show; without it the encoder is untrained, and labelled so."""
+    states = states_for(runtime, config)
+    state = find_state(states, state_id) if state_id else states[0]
+    folder = runs.open_run(runtime, "injection_poc", run_name, config)
+    base = base_model(runtime, config)
+    checks = [same_without_tokens(base, state, config), *(same_with_own_states(base, state, point, config) for point in POINTS)]
+    for check in checks:
+        log.info("%s: %s", check.name, "same bytes" if check.holds else "DIFFERENT bytes")
+    arms = make_arms(runtime, base, state, config, train_run)
+    for arm in arms:
+        if arm.tokens is not None:
+            save_person(folder / f"{slug(arm.name)}.safetensors", person(base, arm, state, config))
+    pictures = {arm.name: scenes(base, arm, state, config) for arm in arms}
+    for name, row in pictures.items():
+        for number, picture in enumerate(row):
+            picture.save(folder / f"{slug(name)}_scene_{number}.png")
+    runs.write_json(folder / "metrics.json", metrics(state, checks, arms))
+    runs.write_text(folder / "report.html", report(folder, state, checks, arms, pictures, config))
+    if broken := [check.name for check in checks if not check.holds]:
+        raise TrainingError(f"not the same bytes: {'; '.join(broken)}", f"see {folder / 'report.html'}")
+    return {"state": state.state_id, "held_out_loss": {a.name: a.held_out for a in arms}, "report": str(folder / "report.html")}
+
+
+# ------------------------------------------------------------ (a) and (b): the injection changes nothing by itself
+def same_without_tokens(base: QwenImage, state: State, config: Config) -> Check:
+    """(a) Ours without a person, against the stock pipeline with the class word in the prompt."""
+    prompt = parse(state.views[0].person_prompt)
+    text = prompt.with_word(config.injection.class_word)
+    ours = draw(base, prompt, {}, [config.seed], config, "photo")[0]
+    return Check("(a) no tokens", f"our picture is the stock pipeline's for “{text}”", stock(base, text, config), ours)
+
+
+def same_with_own_states(base: QwenImage, state: State, point: str, config: Config) -> Check:
+    """(b) The words of a prompt, taken out and injected again, give the picture of the prompt."""
+    words, settings = "a young woman with long red hair", config.generate
+    prompt = parse(state.views[0].person_prompt)
+    text = prompt.with_word(words)
+    if point == "input":
+        rows = base.word_embeddings(base.tokenize((" " if prompt.texts[0].endswith(" ") else "") + words))
+        with torch.no_grad():
+            states = at_input(base, prompt, {ANY: rows})
+    else:
+        with torch.no_grad():
+            full = plain(base, text)
+        start = len(base.tokenize(text[: prompt.spans(words)[0][0]].rstrip(" ")))
+        end = start + len(base.tokenize(" " + words))
+        states = insert(torch.cat([full[:start], full[end:]]), full[start:end], start)
+    with torch.no_grad():
+        negative = plain(base, settings.negative_prompt)
+    base.use_domain("photo")
+    ours = base.draw(states, negative, [config.seed], settings.size, settings.steps, settings.guidance)[0]
+    return Check(f"(b) own states, {point} point", f"“{words}” as injected vectors is the prompt “{text}”", stock(base, text, config), ours)
+
+
+def stock(base: QwenImage, text: str, config: Config) -> Image.Image:
+    """The picture of diffusers' own pipeline, called as its documentation says."""
+    settings = config.generate
+    base.use_domain("photo")
+    return base.pipeline(
+        text,
+        negative_prompt=settings.negative_prompt,
+        true_cfg_scale=settings.guidance,
+        height=settings.size,
+        width=settings.size,
+        num_inference_steps=settings.steps,
+        generator=torch.Generator("cpu").manual_seed(config.seed),
+        max_sequence_length=1024,
+    ).images[0]
+
+
+# ------------------------------------------------------------ (c) and (d): tokens, and what they cost
+def make_arms(runtime: Runtime, base: QwenImage, state: State, config: Config, train_run: str) -> list[Arm]:
+    """No tokens, Textual Inversion at both points, one forward pass of the encoder. One view is held out from all."""
+    seen, held_out = state.views[:-1], state.views[-1:]
+    arms = []
+    probe = probe_targets(base, held_out, config)
+    arms.append(Arm("no tokens", config.injection.point, None, 0.0, 0, probe_loss(base, None, probe, config), []))
+    for point in POINTS:
+        began = time.perf_counter()
+        tokens, curve = invert(base, seen, held_out, point, config)
+        arms.append(
+            Arm(f"optimised, {point} point", point, tokens, time.perf_counter() - began, config.poc.steps, curve[-1]["held_out"], curve)
+        )
+    if train_run:
+        encoder, name = trained_encoder(runtime, runs.find_run(runtime, "train", train_run))
+    else:
+        encoder, name = new_encoder(runtime, config, base), "untrained"
+    references = [within_pixels(load_picture(v.image), encoder.config.max_pixels) for v in seen[: config.train.max_references]]
+    began = time.perf_counter()
+    with torch.no_grad():
+        tokens = encoder([references])[0]
+    seconds = time.perf_counter() - began
+    at_point = dataclasses.replace(config, injection=dataclasses.replace(config.injection, point=encoder.point))
+    loss = probe_loss(base, tokens, probe, at_point)
+    arms.append(Arm(f"encoder ({name}), one pass", encoder.point, tokens, seconds, 1, loss, []))
+    return arms
+
+
+def scenes(base: QwenImage, arm: Arm, state: State, config: Config) -> list[Image.Image]:
+    """New scenes with the arm's tokens, the same seed in every arm."""
+    domain = state.views[0].domain
+    persons = {} if arm.tokens is None else {ANY: arm.tokens}
+    prompts = [parse(f"{domain} of <person>, {scene}") for scene in config.poc.scenes]
+    return [draw(base, prompt, persons, [config.seed], config, domain, arm.point)[0] for prompt in prompts]
+
+
+def person(base: QwenImage, arm: Arm, state: State, config: Config) -> PersonTokens:
+    assert arm.tokens is not None
+    return PersonTokens(
+        tokens=arm.tokens.cpu(),
+        groups=config.encoder.groups,
+        point=arm.point,
+        base=base.repo,
+        references=len(state.views) - 1,
+        encoder=arm.name,
+        notes={"state_id": state.state_id},
+    )
+
+
+# ------------------------------------------------------------ what is written
+def metrics(state: State, checks: list[Check], arms: list[Arm]) -> dict:
+    return {
+        "state_id": state.state_id,
+        "checks": {check.name: check.holds for check in checks},
+        "arms": [{k: v for k, v in vars(arm).items() if k not in ("tokens",)} for arm in arms],
+    }
+
+
+def report(folder: Path, state: State, checks: list[Check], arms: list[Arm], pictures: dict, config: Config) -> str:
+    def series(field: str) -> dict[str, list[tuple[float, float]]]:
+        return {a.name: [(r["step"], r[field]) for r in a.curve if field in r] for a in arms if a.curve}
+
+    return reporting.render(
+        "injection_poc",
+        state=state,
+        references=[(v.name, reporting.embed_file(v.image, 256)) for v in state.views],
+        checks=[(c, reporting.embed(c.expected, 256), reporting.embed(c.got, 256)) for c in checks],
+        arms=arms,
+        floor=arms[0].held_out,
+        loss_curve=reporting.curves({n: smooth(p) for n, p in series("loss").items()}, "step", "loss (mean of 10 steps)"),
+        held_out_curve=reporting.curves(series("held_out"), "step", "loss on the held-out view"),
+        scenes=config.poc.scenes,
+        pictures=[(name, [reporting.embed(p, 256) for p in row]) for name, row in pictures.items()],
+        config=(folder / "config.json").read_text(),
+        fingerprint=(folder / "fingerprint.json").read_text(),
+    )
+
+
+def smooth(points: list[tuple[float, float]], width: int = 10) -> list[tuple[float, float]]:
+    return [(x, sum(y for _, y in points[max(0, i - width + 1) : i + 1]) / min(i + 1, width)) for i, (x, _) in enumerate(points)]
+
+
+def slug(name: str) -> str:
+    return "".join(c if c.isalnum() else "_" for c in name).strip("_")

@@ -1,0 +1,75 @@
+"""Pictures of a person -> a person file."""
+
+from pathlib import Path
+
+import torch
+
+from harald import runs
+from harald.config import Config
+from harald.data.images import load_picture, within_pixels
+from harald.data.index import find_state, states_for
+from harald.encoder.model import PersonEncoder
+from harald.errors import ConfigError, DatasetError
+from harald.injection.person_file import save_person
+from harald.jobs.loading import trained_encoder
+from harald.records import PersonTokens
+from harald.runtime import Runtime
+
+SUFFIXES = {".png", ".jpg", ".jpeg", ".webp"}
+
+
+def run(
+    runtime: Runtime,
+    config: Config,
+    run_name: str,
+    train_run: str = "",
+    state_id: str = "",
+    images: str = "",
+    references: int = 0,
+) -> dict:
+    """Exactly one of state_id and images. references: use at most this many, 0 for all that were given."""
+    if bool(state_id) == bool(images):
+        raise ConfigError(f"--state-id {state_id!r} and --images {images!r}", "give exactly one of the two")
+    if references < 0:
+        raise ConfigError(f"--references is {references}", "use 1 or more, or 0 for all")
+    paths = find_images(runtime, images) if images else state_images(runtime, config, state_id)
+    paths = paths[: references or None]
+    folder = runs.open_run(runtime, "predict_tokens", run_name, config)
+    encoder, name = trained_encoder(runtime, runs.find_run(runtime, "train", train_run))
+    person = predict(encoder, paths, name)
+    save_person(folder / "person.safetensors", person)
+    facts = {"tokens": list(person.tokens.shape), "point": person.point, "encoder": name, "references": len(paths)}
+    return {**facts, "person": str(folder / "person.safetensors")}
+
+
+@torch.no_grad()
+def predict(encoder: PersonEncoder, paths: list[Path], name: str) -> PersonTokens:
+    """One forward pass over the pictures."""
+    pictures = [within_pixels(load_picture(path), encoder.config.max_pixels) for path in paths]
+    return PersonTokens(
+        tokens=encoder([pictures])[0].cpu(),
+        groups=encoder.config.groups,
+        point=encoder.point,
+        base=encoder.base,
+        references=len(paths),
+        encoder=name,
+    )
+
+
+def state_images(runtime: Runtime, config: Config, state_id: str) -> list[Path]:
+    """The state's pictures, at most as many as the encoder was trained to read at once."""
+    state = find_state(states_for(runtime, config), state_id)
+    return [view.image for view in state.views[: config.train.max_references]]
+
+
+def find_images(runtime: Runtime, images: str) -> list[Path]:
+    """Comma-separated files and folders, absolute or below the root that stands for /mnt (or the current folder)."""
+    found: list[Path] = []
+    for piece in filter(None, (text.strip() for text in images.split(","))):
+        path = next((p for p in (Path(piece), runtime.root / piece) if p.exists()), None)
+        if path is None:
+            raise DatasetError(f"there is no picture or folder {piece!r}", f"give a path, absolute or below {runtime.root}")
+        found += sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES) if path.is_dir() else [path]
+    if not found:
+        raise DatasetError(f"no pictures in {images!r}", f"give files or a folder with {', '.join(sorted(SUFFIXES))}")
+    return found

@@ -1,0 +1,101 @@
+"""Textual Inversion of one state: optimise K token vectors through the frozen base model, at either injection point.
+
+Gal et al. 2022, arXiv 2208.01618. This is what the encoder replaces by one forward pass.
+"""
+
+import dataclasses
+import logging
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from harald.base import BaseModel
+from harald.config import Config
+from harald.data.images import load_picture, target_tensor
+from harald.determinism import generator, rng
+from harald.injection.points import plain
+from harald.records import View
+from harald.training.batch import Target
+from harald.training.flow import draw_times
+from harald.training.step import flow_losses
+
+log = logging.getLogger(__name__)
+
+PROBE_TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)
+
+
+def invert(
+    base: BaseModel, views: Sequence[View], held_out: Sequence[View], point: str, config: Config
+) -> tuple[Tensor, list[dict[str, float]]]:
+    """Tokens [K, d] that draw the views, and the curve: step, loss of the step, loss on the held-out views (fixed noise).
+
+    The prompts are silent about the state. The step size is relative to the scale of what the point expects.
+    """
+    config = dataclasses.replace(config, injection=dataclasses.replace(config.injection, point=point))
+    start, scale = initial_tokens(base, config)
+    delta = torch.zeros_like(start, requires_grad=True)
+    optimizer = torch.optim.Adam([delta], lr=config.poc.learning_rate)
+    probe = probe_targets(base, held_out, config)
+    curve, every = [], max(1, config.poc.steps // 12)
+    for step in range(config.poc.steps):
+        loss = flow_losses(base, (start + scale * delta)[None], draw_targets(base, views, step, config), config).mean()
+        row = {"step": step, "loss": loss.item()}
+        if step % every == 0:
+            row["held_out"] = probe_loss(base, start + scale * delta, probe, config)
+            log.info("%s point: step %d/%d  loss %.4f  held out %.4f", point, step, config.poc.steps, row["loss"], row["held_out"])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        curve.append(row)
+    tokens = (start + scale * delta).detach()
+    curve.append({"step": config.poc.steps, "loss": curve[-1]["loss"], "held_out": probe_loss(base, tokens, probe, config)})
+    return tokens, curve
+
+
+def initial_tokens(base: BaseModel, config: Config) -> tuple[Tensor, float]:
+    """The class word K times with a little noise, [K, d], and the root mean square of the class word's own vector."""
+    word = config.injection.class_word
+    with torch.no_grad():
+        if config.injection.point == "input":
+            row = base.word_embeddings(base.tokenize(f" {word}"))[-1].float()
+        else:
+            row = plain(base, f"a photo of {word}")[len(base.tokenize(f"a photo of {word}")) - 1].float()
+    scale = row.square().mean().sqrt().item()
+    noise = torch.randn(config.encoder.tokens, len(row), generator=generator(config.seed, "inversion", config.injection.point))
+    return row + 0.1 * scale * noise.to(row), scale
+
+
+def draw_targets(base: BaseModel, views: Sequence[View], step: int, config: Config) -> list[Target]:
+    shape, mu = base.latent_shape(config.data.image_size)
+    picked = rng(config.seed, "inversion", step).choices(views, k=config.poc.batch)
+    targets = []
+    for slot, view in enumerate(picked):
+        draws = generator(config.seed, "inversion", step, slot)
+        t = draw_times(draws, config.train.uniform_timesteps, mu)
+        targets.append(_target(view, t, torch.randn(shape, generator=draws), config))
+    return targets
+
+
+def probe_targets(base: BaseModel, views: Sequence[View], config: Config) -> list[Target]:
+    """The same times and noise at every call, so that the probe's curve is smooth."""
+    shape, _ = base.latent_shape(config.data.image_size)
+    return [
+        _target(view, torch.tensor([t]), torch.randn(shape, generator=generator(config.seed, "probe", view.name, str(t))), config)
+        for view in views
+        for t in PROBE_TIMES
+    ]
+
+
+@torch.no_grad()
+def probe_loss(base: BaseModel, tokens: Tensor | None, probe: list[Target], config: Config) -> float:
+    """Mean flow-matching loss of fixed targets. tokens: [K, d], or None for the prompt alone."""
+    if tokens is None:
+        probe = [dataclasses.replace(target, slots=[]) for target in probe]
+        tokens = torch.zeros(0, base.width)
+    return flow_losses(base, tokens[None], probe, config).mean().item()
+
+
+def _target(view: View, t: Tensor, noise: Tensor, config: Config) -> Target:
+    pixels = target_tensor(load_picture(view.image), config.data.image_size)
+    return Target(0, view.person_prompt, pixels, None, t, noise, list(range(config.encoder.tokens)))
