@@ -12,19 +12,21 @@ from harald.records import PersonTokens
 from harald.runs import write_bytes
 
 FORMAT = "harald-person-1"
+KEY = "harald"
 
 
 def save_person(path: Path, person: PersonTokens) -> None:
     """The same person gives the same bytes."""
-    metadata = {
+    described = {
         "format": FORMAT,
         "base": person.base,
         "point": person.point,
-        "groups": json.dumps(person.groups),
-        "references": str(person.references),
+        "groups": person.groups,
+        "references": person.references,
         "encoder": person.encoder,
-        "notes": json.dumps(person.notes, sort_keys=True),
+        "notes": person.notes,
     }
+    metadata = {KEY: json.dumps(described, sort_keys=True)}  # one key: safetensors writes several in random order
     write_bytes(path, save({"tokens": person.tokens.detach().float().cpu().contiguous()}, metadata))
 
 
@@ -34,16 +36,16 @@ def load_person(path: Path) -> PersonTokens:
         raise PersonFileError(f"there is no person file {path}", "make one with predict_tokens")
     try:
         with safe_open(path, "pt") as file:
-            metadata, names = file.metadata() or {}, list(file.keys())
+            metadata, names = json.loads((file.metadata() or {}).get(KEY, "{}")), list(file.keys())
             if metadata.get("format") != FORMAT or names != ["tokens"]:
                 raise PersonFileError(
                     f"{path} is not a person file (format {metadata.get('format')!r}, tensors {names[:3]})",
                     f"this version reads {FORMAT!r}; make one with predict_tokens",
                 )
             tokens = file.get_tensor("tokens").float()
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, ValueError) as error:
         raise PersonFileError(f"{path} cannot be read: {error}", "the file is damaged or no safetensors; make it again") from error
-    groups = tuple((str(name), int(size)) for name, size in json.loads(metadata["groups"]))
+    groups = tuple((str(name), int(size)) for name, size in metadata["groups"])
     if tokens.ndim != 2 or len(tokens) != sum(size for _, size in groups) or not tokens.isfinite().all():
         raise PersonFileError(f"{path} holds tokens of shape {tuple(tokens.shape)} for groups {groups}, or numbers that are not finite",
                               "the file is damaged; make it again")
@@ -52,9 +54,9 @@ def load_person(path: Path) -> PersonTokens:
         groups=groups,
         point=metadata["point"],
         base=metadata["base"],
-        references=int(metadata["references"]),
+        references=metadata["references"],
         encoder=metadata["encoder"],
-        notes=json.loads(metadata["notes"]),
+        notes=metadata["notes"],
     )
 
 

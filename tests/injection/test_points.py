@@ -1,0 +1,84 @@
+import pytest
+import torch
+
+from harald.errors import PromptError
+from harald.injection.points import at_input, calibration, condition, insert, plain, word_ends
+from harald.injection.prompt import ANY, parse
+from tests.models import base
+
+PROMPT = parse("a photo of <person>, laughing, in a park")
+
+
+@pytest.mark.parametrize("point", ["output", "input"])
+def test_no_person_is_the_plain_prompt_bit_for_bit(point):
+    states = condition(base(), PROMPT, {}, point, "person")
+    assert torch.equal(states, plain(base(), "a photo of person, laughing, in a park"))
+
+
+def test_own_word_embeddings_at_the_input_point_give_the_prompts_own_states():
+    words = "a young woman with red hair"
+    rows = base().word_embeddings(base().tokenize(" " + words))
+    assert torch.equal(at_input(base(), PROMPT, {ANY: rows}), plain(base(), PROMPT.with_word(words)))
+
+
+def test_tokens_stand_right_after_the_class_word_at_the_output_point():
+    tokens = torch.full((3, base().width), 7.0)
+    states = condition(base(), PROMPT, {ANY: tokens}, "output", "person")
+    before = plain(base(), PROMPT.with_word("person"))
+    end = len(base().tokenize("a photo of person"))
+    assert word_ends(base(), PROMPT, "person") == [end]
+    assert torch.equal(states[end : end + 3], tokens)
+    assert torch.equal(torch.cat([states[:end], states[end + 3 :]]), before)
+
+
+def test_several_persons_keep_their_own_places():
+    prompt = parse("photo of <person:a> and <person:b> on a beach")
+    a, b = torch.full((2, base().width), 1.0), torch.full((4, base().width), 2.0)
+    states = condition(base(), prompt, {"a": a, "b": b}, "output", "person")
+    rows = [row for row in range(len(states)) if states[row].eq(1).all()], [row for row in range(len(states)) if states[row].eq(2).all()]
+    first, second = word_ends(base(), prompt, "person")
+    assert rows == ([first, first + 1], [second + 2, second + 3, second + 4, second + 5])
+
+
+def test_slot_order_changes_the_velocity():
+    """Text RoPE depends on the order: slot order is part of the person file's format."""
+    tokens = torch.randn(4, base().width, generator=torch.Generator().manual_seed(1))
+    latents, t = torch.ones(1, 16, 64), torch.tensor([0.5])
+    one, other = (
+        base().velocity(latents, t, condition(base(), PROMPT, {ANY: k}, "output", "person")[None], 64) for k in (tokens, tokens.flip(0))
+    )
+    assert not torch.equal(one, other)
+
+
+def test_magnitude_is_erased_at_the_output_point():
+    """txt_norm divides it out: a strength slider cannot multiply tokens."""
+    tokens = torch.randn(4, base().width, generator=torch.Generator().manual_seed(1))
+    latents, t = torch.ones(1, 16, 64), torch.tensor([0.5])
+    one, seven = (
+        base().velocity(latents, t, condition(base(), PROMPT, {ANY: k}, "output", "person")[None], 64) for k in (tokens, 7 * tokens)
+    )
+    assert torch.allclose(one, seven, atol=1e-5)
+
+
+@pytest.mark.parametrize("point", ["output", "input"])
+def test_gradients_reach_the_tokens(point):
+    tokens = torch.randn(4, base().width, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    states = condition(base(), PROMPT, {ANY: tokens}, point, "person")
+    base().velocity(torch.ones(1, 16, 64), torch.tensor([0.5]), states[None], 64).square().mean().backward()
+    assert tokens.grad is not None and tokens.grad.abs().sum(1).min() > 0
+
+
+def test_insert_puts_the_same_rows_back():
+    states = torch.arange(20.0).view(5, 4)
+    assert torch.equal(insert(torch.cat([states[:1], states[3:]]), states[1:3], 1), states)
+
+
+def test_placeholder_glued_to_a_word_is_refused():
+    with pytest.raises(PromptError, match="runs into the next word"):
+        word_ends(base(), parse("a <person>graph of"), "photo")  # "photograph" is one token
+
+
+def test_calibration_is_the_scale_of_what_the_point_expects():
+    text = "a photo of a woman in a park"
+    assert torch.allclose(calibration(base(), [text], "output"), plain(base(), text).square().mean(0).sqrt())
+    assert calibration(base(), [text], "input").mean() < 0.1 < calibration(base(), [text], "output").mean()
