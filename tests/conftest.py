@@ -1,0 +1,21 @@
+"""Shared by all tests. Set before torch is imported: strict determinism, no network, one thread a worker."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import torch
+
+from harald.runtime import Runtime
+
+torch.set_num_threads(1)  # pytest-xdist's workers share the cores
+
+
+@pytest.fixture
+def runtime(tmp_path: Path) -> Runtime:
+    """An empty tree of folders, as Modal mounts it at /mnt."""
+    return Runtime.local(tmp_path)
