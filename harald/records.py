@@ -1,5 +1,6 @@
 """The nouns that travel between the stages."""
 
+import functools
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, order=True)
 class View:
-    """One picture of a state. `shared` is the part of its prompt that all prompts of the state share (the person)."""
+    """One picture of a state. Width and height in pixels, as the file's header says."""
 
     domain: str
     number: int
@@ -27,13 +28,19 @@ class View:
 
 @dataclass(frozen=True)
 class State:
-    """One person as they look at one time. `state_id` is the folder's name, unique over all base folders."""
+    """One person as they look at one time. `state_id` is the folder's name, unique over all base folders.
+
+    person: the description of the person that its prompts share, empty if there is none;
+    separation: how it was found (see data/prompts.py).
+    """
 
     state_id: str
     base: int
     views: tuple[View, ...]
+    person: str = ""
+    separation: str = ""
 
-    @property
+    @functools.cached_property
     def domains(self) -> tuple[str, ...]:
         return tuple(sorted({view.domain for view in self.views}))
 

@@ -1,0 +1,1 @@
+"""Folders of pictures -> states, checks, prompts, pairs, latents."""
