@@ -30,13 +30,18 @@ def run_job(
 
 @contextlib.contextmanager
 def concise_errors() -> Iterator[None]:
-    """Inside a container: an error that the user can mend is logged without the frames of our code."""
+    """Inside a container: an error that the user can mend is logged as its message, without the frames of our code.
+
+    Modal prints what a function raises with traceback.print_exception, which asks sys.tracebacklimit. The limit is
+    lifted again here because a warm container serves more than one call.
+    """
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    vars(sys).pop("tracebacklimit", None)
     try:
         yield
-    except HaraldError:
+    except HaraldError as error:
         sys.tracebacklimit = 0
-        raise
+        raise error from None
 
 
 def part(name: str) -> Callable[..., Any]:
