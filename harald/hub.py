@@ -12,6 +12,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+from diffusers.utils import logging as diffusers_logging
 from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
@@ -21,6 +22,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from transformers.utils import logging as transformers_logging
 
 from harald.config import HF_TOKEN_VARIABLE, LoraRef, ModelRef
 from harald.errors import ModelError
@@ -66,6 +68,8 @@ def snapshot(cache: Path, ref: ModelRef) -> Path:
 def load(factory: Any, cache: Path, ref: ModelRef, subfolder: str = "", **options: Any) -> Any:
     """`factory.from_pretrained` of a cached repository: a model, a tokenizer, an image processor or a pipeline."""
     snapshot(cache, ref)
+    transformers_logging.disable_progress_bar()  # "loading weights" bars are noise in a container's log
+    diffusers_logging.disable_progress_bar()
     return factory.from_pretrained(
         ref.repo,
         revision=revision(cache, ref.repo, ref.revision),

@@ -18,6 +18,7 @@ from harald.settings import config_hash, from_json, identity_hash, to_json
 
 log = logging.getLogger(__name__)
 
+CONFIG, INPUTS, FINGERPRINT = "config.json", "inputs.json", "fingerprint.json"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -30,37 +31,45 @@ def safe_name(value: str, what: str) -> str:
     return value
 
 
-def open_run(runtime: Runtime, job: str, run_name: str, config: Config) -> Path:
-    """/mnt/output/<job>/<run>, made if need be, with the resolved config, its hash and a fingerprint.
+def open_run(runtime: Runtime, job: str, run_name: str, config: Config, **inputs: Any) -> Path:
+    """/mnt/output/<job>/<run>, made if need be, with the resolved config, its hash, the inputs and a fingerprint.
 
-    An empty name becomes <preset>-s<seed>-<hash>. A folder that a different configuration made is refused, never mixed.
+    inputs: the job's own flags (JSON-ready) that its results depend on. An empty name becomes <preset>-s<seed>-<hash of
+    all that>. A folder that holds results of another configuration or other inputs is refused, never mixed.
     """
-    name = safe_name(run_name or f"{config.preset}-s{config.seed}-{config_hash(config)[:6]}", "--run-name")
+    digest = hashlib.sha256(json.dumps([config_hash(config), inputs], sort_keys=True).encode()).hexdigest()[:6]
+    name = safe_name(run_name or f"{config.preset}-s{config.seed}-{digest}", "--run-name")
     folder = runtime.output / job / name
-    config_file = folder / "config.json"
-    if config_file.exists():
-        before = from_json(config_file.read_text())
-        if identity_hash(before) != identity_hash(config):
-            raise ConfigError(
-                f"run {name!r} of {job} exists with another configuration: {_differences(before, config)}",
-                f"choose another --run-name, repeat the old flags, or remove {folder}",
-            )
+    if (folder / CONFIG).exists() and any(p.name not in (CONFIG, INPUTS, FINGERPRINT) for p in folder.iterdir()):
+        _refuse_other(job, folder, config, inputs)
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(config_file, to_json(config) + "\n")
-    write_json(folder / "fingerprint.json", {"job": job, "config_hash": config_hash(config), **fingerprint()})
+    write_text(folder / CONFIG, to_json(config) + "\n")
+    write_json(folder / INPUTS, inputs)
+    write_json(folder / FINGERPRINT, {"job": job, "config_hash": config_hash(config), **fingerprint()})
     return folder
+
+
+def _refuse_other(job: str, folder: Path, config: Config, inputs: dict[str, Any]) -> None:
+    before = load_config(folder)
+    changes = [] if identity_hash(before) == identity_hash(config) else _differences(json.loads(to_json(before)), json.loads(to_json(config)))
+    changes += _differences(json.loads((folder / INPUTS).read_text()), inputs)
+    if changes:
+        raise ConfigError(
+            f"run {folder.name!r} of {job} exists with another configuration: {'; '.join(changes)}",
+            f"choose another --run-name, repeat the old flags, or remove {folder}",
+        )
 
 
 def find_run(runtime: Runtime, job: str, run_name: str) -> Path:
     """The folder of an earlier run; an empty name means the newest one. Raises ConfigError."""
     parent = runtime.output / job
-    runs = sorted((p for p in parent.iterdir() if (p / "config.json").exists()), key=_age) if parent.is_dir() else []
+    runs = sorted((p for p in parent.iterdir() if (p / CONFIG).exists()), key=_age) if parent.is_dir() else []
     if not run_name:
         if not runs:
             raise ConfigError(f"there is no run of {job} under {parent}", f"start one: {job}")
         return runs[-1]
     folder = parent / safe_name(run_name, "the run's name")
-    if not (folder / "config.json").exists():
+    if not (folder / CONFIG).exists():
         raise ConfigError(
             f"there is no run {run_name!r} of {job} under {parent}", f"known: {', '.join(p.name for p in runs) or 'none'}"
         )
@@ -68,7 +77,7 @@ def find_run(runtime: Runtime, job: str, run_name: str) -> Path:
 
 
 def load_config(folder: Path) -> Config:
-    return from_json((folder / "config.json").read_text())
+    return from_json((folder / CONFIG).read_text())
 
 
 def fingerprint() -> dict[str, Any]:
@@ -107,19 +116,12 @@ def sha256(path: Path) -> str:
 
 
 def _age(folder: Path) -> tuple[int, str]:
-    return (folder / "config.json").stat().st_mtime_ns, folder.name
+    return (folder / CONFIG).stat().st_mtime_ns, folder.name
 
 
-def _differences(before: Config, after: Config) -> str:
-    old, new = (json.loads(to_json(c)) for c in (before, after))
-    rows = []
-
-    def walk(a: Any, b: Any, path: str) -> None:
-        if isinstance(a, dict) and isinstance(b, dict):
-            for name in a:
-                walk(a[name], b[name], f"{path}.{name}" if path else name)
-        elif a != b:
-            rows.append(f"{path} {json.dumps(a)} -> {json.dumps(b)}")
-
-    walk(old, new, "")
-    return "; ".join(rows)
+def _differences(before: Any, after: Any, path: str = "") -> list[str]:
+    """'train.steps 40 -> 50' for every value that differs."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        names = sorted(set(before) | set(after))
+        return [row for n in names for row in _differences(before.get(n), after.get(n), f"{path}.{n}" if path else n)]
+    return [] if before == after else [f"{path} {json.dumps(before)} -> {json.dumps(after)}"]

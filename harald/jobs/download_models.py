@@ -18,7 +18,7 @@ def run(runtime: Runtime, config: Config, run_name: str) -> dict:
     commits = {}
     for ref in refs:
         if ref.recipe:
-            ensure(runtime, ref)
+            ensure(runtime.hf_cache, ref)
         elif not hub.is_cached(runtime.hf_cache, ref):
             hub.download(runtime.hf_cache, ref.repo, ref.revision, PATTERNS)
         runtime.commit()

@@ -31,10 +31,10 @@ ARMS = ("own tokens", "no tokens", "another state's tokens")
 
 def run(runtime: Runtime, config: Config, run_name: str, train_run: str = "") -> dict:
     source = runs.find_run(runtime, "train", train_run)
-    folder = runs.open_run(runtime, "evaluate", run_name, config)
     states = held_out(states_for(runtime, config), config)
-    base = base_model(runtime, config)
-    encoder, name = trained_encoder(runtime, source)
+    base = base_model(runtime.hf_cache, config)
+    encoder, name = trained_encoder(runtime.hf_cache, source)
+    folder = runs.open_run(runtime, "evaluate", run_name, config, encoder=name)
     panels = [split_views(state, config) for state in states]
     tokens = predict_all(encoder, [references for references, _ in panels])
     losses = np.array(

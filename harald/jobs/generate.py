@@ -26,8 +26,10 @@ def run(
     check_names(parsed, set(files))
     persons = {name: load_person(path) for name, path in files.items()}
     point = common_point(persons, files)
-    folder = runs.open_run(runtime, "generate", run_name, config)
-    base = base_model(runtime, config)
+    folder = runs.open_run(
+        runtime, "generate", run_name, config, prompt=prompt, person=person, domain=domain, count=count
+    )
+    base = base_model(runtime.hf_cache, config)
     for name, loaded in persons.items():
         check_fits(loaded, base, files[name])
     seeds = [config.seed + i for i in range(count)]

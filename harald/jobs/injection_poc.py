@@ -65,8 +65,8 @@ def run(runtime: Runtime, config: Config, run_name: str, state_id: str = "", tra
     """train_run: the encoder to show; without it the encoder is untrained, and labelled so."""
     states = states_for(runtime, config)
     state = find_state(states, state_id) if state_id else states[0]
-    folder = runs.open_run(runtime, "injection_poc", run_name, config)
-    base = base_model(runtime, config)
+    folder = runs.open_run(runtime, "injection_poc", run_name, config, state_id=state.state_id, train_run=train_run)
+    base = base_model(runtime.hf_cache, config)
     checks = [same_without_tokens(base, state, config), *(same_with_own_states(base, state, point, config) for point in POINTS)]
     for check in checks:
         log.info("%s: %s", check.name, "same bytes" if check.holds else "DIFFERENT bytes")
@@ -146,9 +146,9 @@ def make_arms(runtime: Runtime, base: QwenImage, state: State, config: Config, t
             Arm(f"optimised, {point} point", point, tokens, time.perf_counter() - began, config.poc.steps, curve[-1]["held_out"], curve)
         )
     if train_run:
-        encoder, name = trained_encoder(runtime, runs.find_run(runtime, "train", train_run))
+        encoder, name = trained_encoder(runtime.hf_cache, runs.find_run(runtime, "train", train_run))
     else:
-        encoder, name = new_encoder(runtime, config, base), "untrained"
+        encoder, name = new_encoder(runtime.hf_cache, config, base), "untrained"
     references = [within_pixels(load_picture(v.image), encoder.config.max_pixels) for v in seen[: config.train.max_references]]
     began = time.perf_counter()
     with torch.no_grad():

@@ -9,7 +9,6 @@ from harald.config import Config, ModelRef
 from harald.encoder.model import PersonEncoder, load_encoder
 from harald.errors import ConfigError
 from harald.injection.points import calibration
-from harald.runtime import Runtime
 from harald.settings import identity_hash
 from harald.training.checkpoint import last_good
 
@@ -24,39 +23,39 @@ CALIBRATION_PROMPTS = (
 )
 
 
-def ensure(runtime: Runtime, ref: ModelRef) -> None:
+def ensure(cache: Path, ref: ModelRef) -> None:
     """Write a model of our own recipe into the cache if it is not there."""
-    if ref.recipe and not hub.is_cached(runtime.hf_cache, ref):
+    if ref.recipe and not hub.is_cached(cache, ref):
         from harald.proving_ground import mini_models
 
-        commit = mini_models.write(runtime.hf_cache, ref)
-        log.info("wrote %s (%s) into %s", ref.repo, commit[:12], runtime.hf_cache)
+        commit = mini_models.write(cache, ref)
+        log.info("wrote %s (%s) into %s", ref.repo, commit[:12], cache)
 
 
-def base_model(runtime: Runtime, config: Config) -> QwenImage:
+def base_model(cache: Path, config: Config) -> QwenImage:
     """Raises ModelError if the base model is not in the cache."""
-    ensure(runtime, config.models.base)
+    ensure(cache, config.models.base)
     device, dtype = determinism.device(), determinism.dtype(config.dtype)
     log.info("load %s on %s in %s", config.models.base.repo, device, dtype)
-    return QwenImage.load(runtime.hf_cache, config.models.base, config.models.lora, device, dtype)
+    return QwenImage.load(cache, config.models.base, config.models.lora, device, dtype)
 
 
-def new_encoder(runtime: Runtime, config: Config, base: QwenImage) -> PersonEncoder:
+def new_encoder(cache: Path, config: Config, base: QwenImage) -> PersonEncoder:
     """Untrained, its last norm calibrated on the base model's own prompt states."""
-    ensure(runtime, config.models.encoder)
+    ensure(cache, config.models.encoder)
     scale = calibration(base, CALIBRATION_PROMPTS, config.injection.point)
     return PersonEncoder.new(
-        runtime.hf_cache, config.encoder, config.models.encoder, scale, config.injection.point, base.repo,
+        cache, config.encoder, config.models.encoder, scale, config.injection.point, base.repo,
         config.seed, base.device, base.dtype,
     )  # fmt: skip
 
 
-def trained_encoder(runtime: Runtime, folder: Path) -> tuple[PersonEncoder, str]:
+def trained_encoder(cache: Path, folder: Path) -> tuple[PersonEncoder, str]:
     """The encoder of a training run's newest good checkpoint, and its name `<run>/<step>`. Raises ConfigError."""
     config = runs.load_config(folder)
-    ensure(runtime, config.models.encoder)
+    ensure(cache, config.models.encoder)
     checkpoint = last_good(folder / "checkpoints", identity_hash(config))
     if checkpoint is None:
         raise ConfigError(f"the training run {folder} has no checkpoint yet", "let train reach its first checkpoint")
-    encoder = load_encoder(runtime.hf_cache, checkpoint, determinism.device(), determinism.dtype(config.dtype))
+    encoder = load_encoder(cache, checkpoint, determinism.device(), determinism.dtype(config.dtype))
     return encoder, f"{folder.name}/{checkpoint.name}"

@@ -7,6 +7,7 @@ import torch
 from harald import runs
 from harald.config import Config
 from harald.data.images import load_picture, within_pixels
+from harald.data.latents import picture_hash
 from harald.data.index import find_state, states_for
 from harald.encoder.model import PersonEncoder
 from harald.errors import ConfigError, DatasetError
@@ -34,8 +35,10 @@ def run(
         raise ConfigError(f"--references is {references}", "use 1 or more, or 0 for all")
     paths = find_images(runtime, images) if images else state_images(runtime, config, state_id)
     paths = paths[: references or None]
-    folder = runs.open_run(runtime, "predict_tokens", run_name, config)
-    encoder, name = trained_encoder(runtime, runs.find_run(runtime, "train", train_run))
+    encoder, name = trained_encoder(runtime.hf_cache, runs.find_run(runtime, "train", train_run))
+    folder = runs.open_run(
+        runtime, "predict_tokens", run_name, config, encoder=name, pictures=[picture_hash(path) for path in paths]
+    )
     person = predict(encoder, paths, name)
     save_person(folder / "person.safetensors", person)
     facts = {"tokens": list(person.tokens.shape), "point": person.point, "encoder": name, "references": len(paths)}

@@ -48,7 +48,7 @@ def encode_shard(
     images = [runtime.datasets[base] / relative for base, relative in pictures]
     hashes = {picture_hash(image): image for image in images}
     if not path.exists() or set(_names(path)) != set(hashes):
-        base = _base(runtime, config_json)
+        base = _base(runtime.hf_cache, config_json)
         with torch.no_grad():
             write_shard(path, {h: encode(base, image, config.data.image_size) for h, image in hashes.items()})
         runtime.commit()
@@ -87,5 +87,6 @@ def _names(path: Path) -> list[str]:
 
 
 @functools.cache
-def _base(runtime: Runtime, config_json: str) -> QwenImage:
-    return base_model(runtime, settings.from_json(config_json))
+def _base(hf_cache: Path, config_json: str) -> QwenImage:
+    """One load for all shards of a container."""
+    return base_model(hf_cache, settings.from_json(config_json))

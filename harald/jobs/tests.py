@@ -21,7 +21,7 @@ def run(runtime: Runtime, config: Config, run_name: str, select: str = "") -> di
     root = Path(harald.__file__).parents[1]
     if not (root / "tests").is_dir():
         raise TestsFailed(f"there are no tests beside {root / 'harald'}", "run it from a checkout, or through modal")
-    folder = runs.open_run(runtime, "tests", run_name, config)
+    folder = runs.open_run(runtime, "tests", run_name, config, select=select)
     command = [sys.executable, "-m", "pytest", "tests", "-m", "not modal", "-p", "no:cacheprovider", f"--junitxml={folder / 'junit.xml'}"]
     command += ["-k", select] if select else []
     environment = {**os.environ, "HARALD_ROOT": str(folder / "root"), "PYTHONDONTWRITEBYTECODE": "1"}

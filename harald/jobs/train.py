@@ -50,8 +50,8 @@ def fit(runtime: Runtime, config: Config, folder: Path) -> int:
         raise TrainingError(f"all {len(states)} states fall into the validation split", "lower data.validation_share")
     validation = [s for s in states if s not in training] or training
     log.info("%d states to train on, %d set aside", len(training), len(states) - len(training))
-    base = base_model(runtime, config)
-    encoder = new_encoder(runtime, config, base)
+    base = base_model(runtime.hf_cache, config)
+    encoder = new_encoder(runtime.hf_cache, config, base)
     if config.train.checkpoint_activations:
         base.transformer.enable_gradient_checkpointing()
         encoder.vlm.language_model.gradient_checkpointing_enable({"use_reentrant": False})

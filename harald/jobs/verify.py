@@ -26,7 +26,7 @@ def run(runtime: Runtime, config: Config, run_name: str, train_run: str = "", st
     if steps < 1:
         raise ConfigError(f"--steps is {steps}", "use 1 or more")
     source = runs.find_run(runtime, "train", train_run)
-    folder = runs.open_run(runtime, "verify", run_name, config)
+    folder = runs.open_run(runtime, "verify", run_name, config, train_run=source.name, steps=steps)
     original = runs.load_config(source)
     with tempfile.TemporaryDirectory() as scratch:
         first, second = (repeat(runtime, original, Path(scratch, name), steps) for name in ("first", "second"))

@@ -51,8 +51,10 @@ class Tracker:
         self.run.log({name: value for name, value in row.items() if name != "step"}, step=row["step"])
 
     def close(self) -> None:
+        import trackio
+
         with contextlib.redirect_stdout(io.StringIO()):
-            self.run.finish()
+            trackio.finish()
 
 
 class Progress:
