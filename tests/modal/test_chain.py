@@ -1,0 +1,123 @@
+"""All jobs, one after the other, on the mini preset: each is judged by what it left in the output volume."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from harald.config import DATASETS
+from harald.runs import sha256
+from tests.modal.conftest import Cloud, Run, write_states
+
+pytestmark = [pytest.mark.modal, pytest.mark.slow]
+
+RUN = ("--preset", "mini", "--run-name", "chain")
+TRAIN = ("--steps", "6", "--checkpoint-every", "2")
+
+
+@pytest.fixture(scope="module")
+def chain(cloud: Cloud) -> Cloud:
+    """Two base folders with persons, as a user would have uploaded them."""
+    first, second = (cloud.state / "volumes" / name for name in DATASETS.values())
+    write_states(first, first=100, training=3, validation=1)
+    write_states(second, first=200, training=1, validation=1)
+    return cloud
+
+
+def good(run: Run) -> Run:
+    assert run.code == 0, run.output
+    return run
+
+
+def read(path: Path):
+    return json.loads(path.read_text())
+
+
+def test_doctor_finds_nothing_missing(chain):
+    good(chain.run("doctor", *RUN))
+    checks = {check["check"]: check for check in read(chain.output / "doctor/chain/doctor.json")}
+    assert {check["state"] for check in checks.values()} == {"ok"}
+    assert checks["dataset"]["detail"] == "dataset/1: 4 states, dataset/2: 2 states"
+
+
+def test_download_models_records_the_revisions(chain):
+    good(chain.run("download_models", *RUN))
+    revisions = read(chain.output / "download_models/chain/revisions.json")
+    assert set(revisions) == {"harald/mini-qwen-image", "harald/mini-qwen3-vl"} and all(revisions.values())
+
+
+def test_check_dataset_lists_every_state_of_both_base_folders(chain):
+    good(chain.run("check_dataset", *RUN))
+    folder = chain.output / "check_dataset/chain"
+    text = "".join(path.read_text() for path in folder.iterdir() if path.suffix in {".json", ".jsonl", ".html"})
+    states = [path.name for name in DATASETS.values() for path in (chain.state / "volumes" / name).iterdir()]
+    assert len(states) == 6 and all(state in text for state in states)
+
+
+def test_prepare_fans_out_and_indexes_every_picture(chain):
+    run = good(chain.run("prepare", *RUN))
+    assert len(run.containers("part")) == 1  # six states are one shard
+    assert list((chain.output / "prepare/chain").glob("shard_*.safetensors"))
+
+
+def test_injection_poc_ends_with_a_report_and_person_files(chain):
+    good(chain.run("injection_poc", *RUN, "--overrides", '{"poc.steps": 3}'))
+    folder = chain.output / "injection_poc/chain"
+    assert "<html" in (folder / "report.html").read_text() and list(folder.glob("*.safetensors"))
+
+
+def test_train_writes_checkpoints_metrics_and_a_report(chain):
+    good(chain.run("train", *RUN, *TRAIN, "--overrides", '{"train.latents": "chain"}'))
+    folder = chain.output / "train/chain"
+    assert [path.name for path in sorted((folder / "checkpoints").iterdir())] == [f"step_{n:08d}" for n in (2, 4, 6)]
+    assert [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()] == [*range(1, 7)]
+    assert (folder / "report.html").is_file()
+
+
+def test_preempted_training_ends_with_the_bytes_of_an_undisturbed_one(chain):
+    """The service interrupts the container after the first checkpoint and starts another one."""
+    run = good(
+        chain.run(
+            "train", "--preset", "mini", "--run-name", "preempted", *TRAIN, "--overrides", '{"train.latents": "chain"}',
+            preempt="train/preempted/checkpoints/step_00000002/state.json",
+        )
+    )  # fmt: skip
+    assert [container["preempted"] for container in run.containers("train")] == [True, False]
+    assert "start at step 2 of 6" in run.output or "start at step 4 of 6" in run.output, run.output
+    undisturbed, preempted = (fingerprints(chain.output / "train" / name) for name in ("chain", "preempted"))
+    assert undisturbed == preempted
+
+
+def fingerprints(folder: Path) -> dict[str, str]:
+    """Hash of every file of the last checkpoint, and of the metrics."""
+    files = [*(folder / "checkpoints/step_00000006").iterdir(), folder / "metrics.jsonl"]
+    return {file.name: sha256(file) for file in files}
+
+
+def test_predict_tokens_writes_a_person_file(chain):
+    state = sorted((chain.state / "volumes" / DATASETS[2]).iterdir())[0].name
+    good(chain.run("predict_tokens", *RUN, "--train-run", "chain", "--state-id", state))
+    assert (chain.output / "predict_tokens/chain/person.safetensors").is_file()
+
+
+def test_generate_draws_the_person_of_a_file(chain):
+    good(chain.run("generate", *RUN, "--person", "chain", "--prompt", "<person> on a beach", "--count", "2"))
+    folder = chain.output / "generate/chain"
+    assert {path.name for path in folder.glob("*.png")} == {"seed_0.png", "seed_1.png"}
+    assert (folder / "report.html").is_file()
+
+
+def test_evaluate_reports_on_held_out_states(chain):
+    good(chain.run("evaluate", *RUN, "--train-run", "chain"))
+    folder = chain.output / "evaluate/chain"
+    assert read(folder / "metrics.json")["states"] == 2 and (folder / "report.html").is_file()
+
+
+def test_verify_finds_the_same_bytes(chain):
+    good(chain.run("verify", *RUN, "--train-run", "chain", "--steps", "1"))
+    assert read(chain.output / "verify/chain/verify.json")["differences"] == []
+
+
+def test_tests_run_in_the_container(chain):
+    good(chain.run("tests", *RUN, "--select", "test_wrong_type_names_the_field"))
+    assert 'failures="0"' in (chain.output / "tests/chain/junit.xml").read_text()
