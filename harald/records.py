@@ -50,7 +50,7 @@ class State:
 
 @dataclass(frozen=True)
 class Pair:
-    """What one encoder pass sees (references) and what the base model must draw from it (targets). Never the same view."""
+    """What one encoder pass sees (references) and what the base model draws from it (targets); never the same view."""
 
     state: State
     references: tuple[View, ...]

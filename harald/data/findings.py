@@ -48,7 +48,7 @@ KINDS: dict[str, Kind] = {
 
 @dataclass(frozen=True)
 class Problem:
-    """One finding. base: number of the base folder; state_id and file: names (not paths), empty if it concerns more than that."""
+    """One finding. base: number of the base folder; state_id, file: names, empty where more than one is concerned."""
 
     kind: str
     base: int

@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 
 def states_for(runtime: Runtime, config: Config) -> list[State]:
-    """Every usable state, sorted by base folder and number. Raises DatasetError that names the folders if there is none."""
+    """Every usable state, sorted by base folder and number. Raises DatasetError if there is none."""
     states: list[State] = []
     counts: Counter[str] = Counter()
     first: list[Problem] = []
@@ -41,7 +41,7 @@ def no_usable_state(runtime: Runtime, first: list[Problem]) -> DatasetError:
     lines = "".join(f"\n    {p.kind} {p.place}: {p.detail}" for p in first)
     return DatasetError(
         f"there is no usable state in the base folders: {folders}{lines}",
-        "put seed_<number> folders there, run check_dataset to see everything that is wrong, or demo_dataset for a first set",
+        "put seed_<number> folders there; check_dataset shows what is wrong, demo_dataset writes a first set",
     )
 
 

@@ -46,7 +46,7 @@ def _order(seed: int, epoch: int, size: int) -> tuple[int, ...]:
 def draw_pair(seed: int, step: int, slot: int, state: State, train: Train, domain: str) -> Pair:
     """References and targets of one state; every target is of `domain`.
 
-    The number of references is drawn first, from 1 to max_references, so that the encoder meets all of them equally often.
+    The number of references is drawn first, from 1 to max_references, so that the encoder meets them equally often.
     Targets take what is left, up to targets_per_state: a state of few views gets fewer targets, never fewer than one.
     Raises DatasetError if the state has no view of the domain, or only one view.
     """

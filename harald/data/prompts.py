@@ -3,12 +3,13 @@
 A prompt that still says "red hair, round glasses" lets a model ignore the pictures, so training mostly reads prompts in
 which `<person>` stands in place of the description.
 
-Method: words and punctuation of every prompt; the medium ("photo of", "in comic style") is set aside; runs of words that
-stand in every prompt without a gap are found; the one that names a person (else the one with most content words) becomes
-`<person>`, the others are removed, because they too are true in every view. Whatever is shared counts: a scene
-that all prompts of a state repeat is taken for the person. Most views, most reliable.
+Method: words and punctuation of every prompt; the medium ("photo of", "in comic style") is set aside; runs of words
+that stand in every prompt without a gap are found; the one that names a person (else the one with most content words)
+becomes `<person>`, the others are removed, because they too are true in every view. Whatever is shared counts: what
+all prompts of a state repeat is taken for the person, be it a scene. The more views, the more reliable.
 """
 
+import functools
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -51,11 +52,11 @@ class Separated:
 def separate(prompts: Sequence[str]) -> Separated:
     """The prompts of one state -> the person's description and the state-free prompts.
 
-    >>> found = separate(["photo of a man with a red beard, laughing, in a park", "comic of a man with a red beard, at night"])
+    >>> found = separate(["photo of a man with a red beard, laughing, at sea", "comic of a man with a red beard"])
     >>> found.person
     'a man with a red beard'
     >>> found.prompts
-    ('photo of <person>, laughing, in a park', 'comic of <person>, at night')
+    ('photo of <person>, laughing, at sea', 'comic of <person>')
     """
     written = [p for p in dict.fromkeys(prompts) if not _GIVEN.search(p)]
     if not written:
@@ -63,7 +64,7 @@ def separate(prompts: Sequence[str]) -> Separated:
     texts = [_Text(prompt) for prompt in written]
     distinct = list({tuple(text.words): text for text in texts}.values())
     if len(distinct) < 2:
-        freed, person, how = {prompt: PLACEHOLDER for prompt in written}, "", "single"
+        freed, person, how = dict.fromkeys(written, PLACEHOLDER), "", "single"
     elif not (runs := _shared_runs(distinct)):
         freed, person, how = {prompt: f"{PLACEHOLDER}, {prompt}" for prompt in written}, "", "nothing"
     else:
@@ -79,26 +80,25 @@ def malformed_placeholder(prompt: str) -> str:
 
 
 class _Text:
-    """A prompt as words (lower case, punctuation too) with their places; `key` is searchable, medium words are masked in it."""
+    """A prompt as words (lower case, punctuation too) with their places; words about the medium are masked."""
 
     def __init__(self, prompt: str):
         self.prompt = prompt
-        matches = list(_TOKEN.finditer(prompt))
-        self.words = [match.group().lower() for match in matches]
-        self.spans: list[Span] = [match.span() for match in matches]
+        self.words = [word.lower() for word in _TOKEN.findall(prompt)]
         self.masked = list(self.words)
         for start, end in _medium_spans(self.words):
             self.masked[start:end] = ["\x00"] * (end - start)
         self.key = f" {' '.join(self.masked)} "
 
+    @functools.cached_property
+    def spans(self) -> list[Span]:
+        """Where each word stands in the prompt, in characters."""
+        return [match.span() for match in _TOKEN.finditer(self.prompt)]
+
     def places(self, run: Sequence[str]) -> list[Span]:
         """Where the run stands, as [start, end) in words."""
-        first, length = run[0], len(run)
-        return [
-            (i, i + length)
-            for i, word in enumerate(self.masked)
-            if word == first and self.masked[i : i + length] == list(run)
-        ]
+        starts = (i for i, word in enumerate(self.masked) if word == run[0]) if run[0] in self.masked else ()
+        return [(i, i + len(run)) for i in starts if self.masked[i : i + len(run)] == list(run)]
 
     def find(self, run: Sequence[str]) -> str:
         start, end = self.places(run)[0]
@@ -132,20 +132,16 @@ def _medium_spans(words: list[str]) -> Iterator[Span]:
             opening = head + 1
         if opening:
             yield 0, opening
-    start = opening
-    while start < len(words):
-        if words[start] not in MEDIUM_WORDS:
-            start += 1
-            continue
+    medium = [i for i in range(opening, len(words)) if words[i] in MEDIUM_WORDS]
+    for start in medium:
         end = start
         while end < len(words) and words[end] in MEDIUM_WORDS:
             end += 1
         closed = end == len(words) or not words[end][0].isalnum()
-        if closed and set(words[start:end]) & MEDIA:
+        if closed and not MEDIA.isdisjoint(words[start:end]):
             while start > opening and words[start - 1] in {"in", "as", "a", "an", "the"}:
                 start -= 1
             yield start, end
-        start = end
 
 
 def _shared_runs(texts: list[_Text]) -> list[list[str]]:
@@ -198,7 +194,7 @@ def _content(run: Sequence[str]) -> int:
 
 
 def _trim(run: list[str], keep_articles: bool) -> list[str]:
-    """Without punctuation and small words at its ends; the description keeps its article, a removed run goes with its 'with'."""
+    """Without punctuation and small words at its ends; the description keeps its article, other runs their 'with'."""
     start, end = 0, len(run)
     while not _content(run[end - 1 : end]):
         end -= 1
@@ -210,7 +206,7 @@ def _trim(run: list[str], keep_articles: bool) -> list[str]:
 
 
 def _whole_phrases(run: list[str], texts: list[_Text]) -> list[str]:
-    """Without the scene's part at the start of a run: 'park, a man' behind 'sunny' and 'dark', or 'in a park, a man'."""
+    """Without the scene's part at the start of a run: 'park, a man' behind 'sunny' and 'dark', 'in a park, a man'."""
     while _content(run):
         comma = next((i for i, word in enumerate(run) if not word[0].isalnum()), len(run))
         head, tail = run[:comma], run[comma + 1 :]
@@ -224,7 +220,7 @@ def _whole_phrases(run: list[str], texts: list[_Text]) -> list[str]:
 
 
 def _ends_a_varying_phrase(head: list[str], run: list[str], texts: list[_Text]) -> bool:
-    """Whether a content word stands right before the run in every text, and `head` is one content word: 'sunny park'."""
+    """Whether `head` is one content word with another one right before it in every text: 'sunny park'."""
     if len(head) != 1:
         return False
     places = ((text, start) for text in texts for start, _ in text.places(run))
@@ -232,21 +228,23 @@ def _ends_a_varying_phrase(head: list[str], run: list[str], texts: list[_Text]) 
 
 
 _TIDY = (
-    (re.compile(r"\s+"), " "),
-    (re.compile(r"\s+([,.;:!?])"), r"\1"),
-    (re.compile(r"\b(?:and|or|with|wearing|has|having|is)(?=[,.;:!?]|$)"), ""),
-    (re.compile(r"\s+([,.;:!?])"), r"\1"),
+    (re.compile(r"[^\S ]|  +"), " "),
+    (re.compile(r" +([,.;:!?])"), r"\1"),
+    (re.compile(r" ?\b(?:and|or|with|wearing|has|having|is)(?=[,.;:!?]|$)"), ""),
     (re.compile(r"[,;:](?:\s*[,;:])+"), ","),
     (re.compile(r"[,;:]+\s*([.!?])"), r"\1"),
     (re.compile(r"([.!?])(?:\s*[,;:.!?])+"), r"\1"),
     (re.compile(r"^[\s,;:.!?]+|[\s,;:]+$"), ""),
-    (re.compile(r"\s+"), " "),
 )
+_UNTIDY = re.compile("|".join(pattern.pattern for pattern, _ in _TIDY))
 
 
 def _tidy(text: str) -> str:
     """Punctuation and blanks as if the removed words had never been there."""
-    text = text.strip()
-    for pattern, replacement in _TIDY:
-        text = pattern.sub(replacement, text)
+    while _UNTIDY.search(text):
+        before = text
+        for pattern, replacement in _TIDY:
+            text = pattern.sub(replacement, text)
+        if text == before:
+            break
     return text

@@ -12,8 +12,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from harald.config import Data
-from harald.data.folder import FolderScan, Found
 from harald.data.findings import Problem
+from harald.data.folder import FolderScan, Found
 
 STATE_ID = re.compile(r"seed_([0-9]+)")
 READERS = 4  # threads: they wait for the disk, or the network behind a volume
@@ -23,8 +23,8 @@ AHEAD = 64  # states read before they are asked for
 def scan(datasets: dict[int, Path], data: Data) -> Iterator[Found]:
     """Found by Found: a state in use or not, with its problems; order: number of the base folder, number of the state.
 
-    A problem that concerns no state (a base folder, a wrong folder name) comes in a Found without a state. A state_id that
-    an earlier base folder has is reported and left out. Never raises for what it finds.
+    A problem that concerns no state (a base folder, a wrong folder name) comes in a Found without a state. A state_id
+    that an earlier base folder has is reported and left out. Never raises for what it finds.
     """
     with ThreadPoolExecutor(READERS) as readers:
         waiting: deque[Future[Found] | Found] = deque()
