@@ -1,0 +1,215 @@
+"""Presets, overrides, hashes and run folders; and that a machine with nothing but modal can start a job."""
+
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from harald.config import PINS, PRESETS, TEST_PINS, full, mini
+from harald.errors import ConfigError
+from harald.runs import find_run, load_config, open_run, safe_name
+from harald.settings import config_hash, from_json, identity_hash, resolve, to_json
+
+REPOSITORY = Path(__file__).parents[1]
+
+IMPORT_WITH_ONLY_MODAL = """
+import sys
+heavy = set({heavy!r})
+class Absent:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name.partition(".")[0] in heavy:
+            raise ModuleNotFoundError(f"{{name}} is not installed", name=name)
+sys.meta_path.insert(0, Absent)
+import harald.config, harald.modal_runner
+assert len(harald.modal_runner.JOBS) > 10
+assert not heavy & {{name.partition(".")[0] for name in sys.modules}}
+"""
+
+
+def test_config_and_runner_import_on_a_machine_that_has_only_modal():
+    modules = {"pillow": "PIL"}
+    heavy = sorted(modules.get(name, name) for name in PINS)
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORT_WITH_ONLY_MODAL.format(heavy=heavy)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_image_pins_are_the_versions_of_the_lock_file():
+    lines = (REPOSITORY / "requirements.lock").read_text().splitlines()
+    locked = {plain(name): version for name, version in (line.split("==") for line in lines)}
+    assert {plain(n): v for n, v in (PINS | TEST_PINS).items()} == {
+        plain(n): locked[plain(n)] for n in PINS | TEST_PINS
+    }
+
+
+def plain(name: str) -> str:
+    """A package's name as the package index compares it (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_preset_survives_json(preset):
+    config = PRESETS[preset]()
+    assert from_json(to_json(config)) == config
+    assert resolve(preset) == config
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ('{"train.stepz": 3}', "unknown key 'train.stepz' in --overrides\n  fix: did you mean 'steps'?"),
+        ('{"trian": {"steps": 3}}', "unknown key 'trian' in --overrides\n  fix: did you mean 'train'?"),
+        ('{"train": 3}', "train is a section"),
+        ('{"seed.x": 3}', "seed is a value and has no fields"),
+        ('{"train.steps": "three"}', 'train.steps = "three"'),
+        ('{"train.steps": 3.5}', "train.steps = 3.5"),
+        ('{"deterministic": 1}', "deterministic = 1"),
+        ('{"injection.point": "middle"}', 'injection.point = "middle"'),
+        ('{"encoder.groups": [["face", "4"]]}', 'encoder.groups.0.1 = "4"'),
+        ("{train}", "--overrides is not JSON"),
+        ("[1]", "--overrides is a list, not an object"),
+    ],
+)
+def test_wrong_override_is_refused_with_its_name_and_advice(overrides, message):
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        resolve("mini", overrides=overrides)
+
+
+def test_wrong_type_names_the_field_and_nothing_else():
+    with pytest.raises(ConfigError) as caught:
+        resolve("mini", overrides='{"train.learning_rate": "fast", "seed": 3}')
+    assert "train.learning_rate" in str(caught.value) and "seed" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        '{"train.steps": 0}',
+        '{"train.drop_text": 1.5}',
+        '{"train.learning_rate": 0.0}',
+        '{"data.image_size": 100}',
+        '{"data.min_views": 1}',
+        '{"encoder.groups": []}',
+        '{"encoder.groups": [["face", 0]]}',
+        '{"encoder.groups": [["face", 2], ["face", 2]]}',
+        '{"injection.class_word": " "}',
+        '{"poc.scenes": []}',
+    ],
+)
+def test_value_out_of_range_is_refused_by_name(overrides):
+    field = overrides.split('"')[1]
+    with pytest.raises(ConfigError, match=re.escape(field)):
+        resolve("mini", overrides=overrides)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63])
+def test_seed_out_of_range_is_refused(seed):
+    with pytest.raises(ConfigError, match=f"--seed is {seed}"):
+        resolve("mini", seed=seed)
+
+
+def test_unknown_preset_is_answered_with_the_nearest_one():
+    with pytest.raises(ConfigError, match="did you mean 'mini'"):
+        resolve("minni")
+
+
+def test_dotted_and_nested_overrides_mean_the_same():
+    nested = resolve("mini", 5, '{"train": {"steps": 7}, "poc": {"batch": 1}}')
+    assert nested == resolve("mini", 5, '{"train.steps": 7, "poc.batch": 1}')
+    assert (nested.train.steps, nested.poc.batch, nested.seed) == (7, 1, 5)
+
+
+def test_hash_depends_on_every_field_and_on_nothing_else():
+    assert config_hash(resolve("mini", 1)) == config_hash(resolve("mini", overrides='{"seed": 1}'))
+    changed = [resolve("mini", 1), resolve("mini", overrides='{"train.steps": 7}'), full()]
+    assert len({config_hash(config) for config in (mini(), *changed)}) == 4
+
+
+def test_hash_is_the_same_in_another_process():
+    code = "from harald import config, settings; print(settings.config_hash(config.mini()))"
+    environment = {"PYTHONHASHSEED": "1234"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == config_hash(mini())
+
+
+@pytest.mark.parametrize("field", ["steps", "checkpoint_every", "keep_checkpoints", "sample_every", "workers"])
+def test_identity_ignores_what_a_run_may_change_when_it_goes_on(field):
+    config = mini()
+    changed = replace(config, train=replace(config.train, **{field: getattr(config.train, field) + 1}))
+    assert identity_hash(changed) == identity_hash(config)
+    assert config_hash(changed) != config_hash(config)
+
+
+@pytest.mark.parametrize("overrides", ['{"seed": 1}', '{"train.learning_rate": 0.5}', '{"train.latents": "x"}'])
+def test_identity_depends_on_what_changes_the_bytes(overrides):
+    assert identity_hash(resolve("mini", overrides=overrides)) != identity_hash(mini())
+
+
+@pytest.mark.parametrize(
+    "name", ["", "..", "../..", "a/b", "/etc", "a..b", ".hidden", "-x", "a b", "a\n", "é", "a" * 101]
+)
+def test_unsafe_run_name_is_refused(name):
+    with pytest.raises(ConfigError, match=re.escape(f"--run-name is {name!r}")):
+        safe_name(name, "--run-name")
+
+
+def test_unsafe_run_name_writes_nothing(runtime):
+    with pytest.raises(ConfigError):
+        open_run(runtime, "train", "../../x", mini())
+    assert not runtime.output.exists()
+
+
+def test_run_folder_says_what_made_it(runtime):
+    folder = open_run(runtime, "train", "one", mini())
+    assert folder == runtime.output / "train" / "one"
+    assert load_config(folder) == mini()
+    assert config_hash(mini()) in (folder / "fingerprint.json").read_text()
+
+
+def test_run_without_a_name_gets_one_for_each_config_and_each_input(runtime):
+    def name(seed: int, **inputs: str) -> str:
+        return open_run(runtime, "generate", "", resolve("mini", seed), **inputs).name
+
+    assert name(0, prompt="a") == name(0, prompt="a")
+    assert len({name(0, prompt="a"), name(0, prompt="b"), name(1, prompt="a")}) == 3
+    assert name(1, prompt="a").startswith("mini-s1-")
+
+
+def test_results_of_another_config_are_refused_with_the_difference(runtime):
+    folder = open_run(runtime, "train", "one", mini())
+    (folder / "metrics.jsonl").write_text("{}")
+    with pytest.raises(ConfigError, match=r"train\.learning_rate 0\.001 -> 0\.5"):
+        open_run(runtime, "train", "one", resolve("mini", overrides='{"train.learning_rate": 0.5}'))
+    assert load_config(folder) == mini()
+
+
+def test_results_of_other_inputs_are_refused_with_the_difference(runtime):
+    folder = open_run(runtime, "generate", "one", mini(), prompt="a")
+    (folder / "seed_0.png").touch()
+    with pytest.raises(ConfigError, match='prompt "a" -> "b"'):
+        open_run(runtime, "generate", "one", mini(), prompt="b")
+
+
+def test_run_that_has_no_results_yet_may_start_again_with_another_config(runtime):
+    open_run(runtime, "train", "one", mini())
+    assert load_config(open_run(runtime, "train", "one", full())) == full()
+
+
+def test_run_goes_on_with_more_steps(runtime):
+    (open_run(runtime, "train", "one", mini()) / "metrics.jsonl").write_text("{}")
+    longer = resolve("mini", overrides='{"train.steps": 99}')
+    assert load_config(open_run(runtime, "train", "one", longer)) == longer
+
+
+def test_earlier_run_is_found_by_name_and_an_unknown_name_lists_the_known(runtime):
+    folder = open_run(runtime, "train", "one", mini())
+    assert find_run(runtime, "train", "one") == find_run(runtime, "train", "") == folder
+    with pytest.raises(ConfigError, match="known: one"):
+        find_run(runtime, "train", "two")
+    with pytest.raises(ConfigError, match="there is no run of prepare"):
+        find_run(runtime, "prepare", "")
