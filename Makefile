@@ -1,7 +1,6 @@
 # `make demo` and `make test` set up .venv from requirements.lock; a second call needs no network.
 PYTHON ?= python3
 BIN := .venv/bin
-UV := 0.13.9
 INSTALLED := .venv/installed-$(shell cksum requirements.lock | cut -d ' ' -f 1)
 
 .PHONY: demo test lint format types lock image-check clean
@@ -41,7 +40,7 @@ lock:
 
 # Do the pins of the Modal image resolve for its Python? By hand only: it asks the package index.
 image-check: $(INSTALLED)
-	$(BIN)/pip install --quiet uv==$(UV)
+	$(BIN)/pip install --quiet uv==$$($(BIN)/python -c 'from harald.config import UV; print(UV)')
 	$(BIN)/python -m tests.modal.check_image
 
 clean:

@@ -13,7 +13,7 @@ from pathlib import Path
 from tests.modal.conftest import Cloud
 
 PLATFORM = "x86_64-manylinux_2_28"
-INSTALL = re.compile(r"RUN /\.uv/uv pip install --python \S+ \S+ (?:--compile-bytecode )?(?P<arguments>.+)")
+INSTALL = re.compile(r"RUN /\.uv/uv pip install --python \$\(.+?\) (?:--compile-bytecode )?(?P<arguments>.+)")
 
 
 def image_lines() -> list[str]:
