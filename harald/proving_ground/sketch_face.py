@@ -58,8 +58,8 @@ def _mouth(pen: Pen, kind: str, skin: Colour) -> None:
     match kind:
         case "laugh":
             pen.shape(oval(0, _MOUTH_Y - 0.06, 0.34, 0.33, 0, 180, 24), (116, 36, 42), soft=False)
-            pen.shape([(-0.29, _MOUTH_Y - 0.05), (0.29, _MOUTH_Y - 0.05), (0.25, _MOUTH_Y + 0.04), (-0.25, _MOUTH_Y + 0.04)],
-                      (252, 250, 246), outline=False)  # fmt: skip
+            teeth = [(-0.29, -0.05), (0.29, -0.05), (0.25, 0.04), (-0.25, 0.04)]
+            pen.shape([(x, _MOUTH_Y + y) for x, y in teeth], (252, 250, 246), outline=False)
         case "smile":
             pen.stroke(oval(0, _MOUTH_Y - 0.17, 0.3, 0.24, 20, 160, 20), lip, 0.075)
         case "frown":

@@ -20,7 +20,7 @@ def shade(colour: Colour, factor: float) -> Colour:
 
 
 class Pen:
-    """Coordinates: the face's centre is (0, 0), its half height 1; y points down. Everything turns by `tilt` degrees."""
+    """Coordinates: the face's centre is (0, 0), its half height 1, y points down; all is turned by `tilt` degrees."""
 
     def __init__(self, canvas: Image.Image, centre: Point, unit: float, tilt: float, comic: bool):
         self.canvas, self.centre, self.unit, self.comic = canvas, centre, unit, comic

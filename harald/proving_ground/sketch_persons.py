@@ -1,7 +1,7 @@
 """Sketched persons: who they are, how they look now, and the views of them. Pure functions of (seed, index).
 
-A small stand-in for rendered or photographed persons: state 2k and state 2k + 1 are twins, one identity in two states, so
-that only hair, beard, glasses, jewellery and headwear tell them apart.
+A small stand-in for rendered or photographed persons: state 2k and state 2k + 1 are twins, one identity in two
+states, so that only hair, beard, glasses, jewellery, headwear and clothes tell them apart.
 """
 
 import random
@@ -25,7 +25,7 @@ EYES = ((88, 60, 40), (64, 112, 160), (80, 124, 84), (112, 112, 120))
 
 @dataclass(frozen=True)
 class Identity:
-    """What stays when somebody changes their looks. Colours are RGB; width, jaw and eye distance are relative to the face."""
+    """What stays when somebody changes their looks. Colours are RGB, lengths relative to half the face's height."""
 
     female: bool
     young: bool
