@@ -22,8 +22,8 @@ def run(runtime: Runtime, config: Config, run_name: str, states: int) -> dict:
     """Twins (states 2k and 2k + 1) go to different base folders.
 
     On this machine the data set's own folders are filled. They are read-only on Modal: there it goes to the output
-    volume. Done again with the same flags, or with more states, it completes what is there. Raises ConfigError for a base
-    folder with states that it would not write in just this way.
+    volume. Done again with the same flags, or with more states, it completes what is there. Raises ConfigError for a
+    base folder with states that it would not write in just this way.
     """
     if not 1 <= states <= 100_000:
         raise ConfigError(f"--states is {states}", "use 1 to 100000")
