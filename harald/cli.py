@@ -29,7 +29,9 @@ def main(argv: list[str] | None = None) -> None:
 
 def parser() -> argparse.ArgumentParser:
     """One sub-command per job; its flags are the parameters of the Modal function."""
-    top = argparse.ArgumentParser(prog="python -m harald", description="harald's jobs on this machine (HARALD_ROOT, default ./mnt)")
+    top = argparse.ArgumentParser(
+        prog="python -m harald", description="harald's jobs on this machine (HARALD_ROOT, default ./mnt)"
+    )
     jobs = top.add_subparsers(dest="job", required=True, metavar="JOB")
     for name, function in JOBS.items():
         text = inspect.getdoc(function) or ""

@@ -55,7 +55,9 @@ def snapshot(cache: Path, ref: ModelRef) -> Path:
     """The complete local folder of a repository. Raises ModelError if it is missing or half-downloaded."""
     folder = _local_snapshot(cache, ref.repo, ref.revision)
     if folder is None:
-        raise ModelError(f"{ref.repo} (revision {ref.revision}) is not in the cache {cache}", "run download_models first")
+        raise ModelError(
+            f"{ref.repo} (revision {ref.revision}) is not in the cache {cache}", "run download_models first"
+        )
     if missing := missing_files(folder):
         raise ModelError(
             f"{ref.repo} in the cache {cache} is half-downloaded: missing {', '.join(missing[:3])}"
@@ -86,7 +88,9 @@ def load_lora(pipeline: Any, cache: Path, lora: LoraRef, name: str) -> None:
     file = (cache / lora.source).resolve()
     if file.is_file():
         if not file.is_relative_to(cache.resolve()):
-            raise ModelError(f"models.lora.source is {lora.source!r}, outside of the cache {cache}", "put the file inside")
+            raise ModelError(
+                f"models.lora.source is {lora.source!r}, outside of the cache {cache}", "put the file inside"
+            )
         if file.suffix != ".safetensors":
             raise ModelError(f"models.lora.source is {lora.source!r}", "use a .safetensors file, nothing else is read")
         pipeline.load_lora_weights(
@@ -122,7 +126,9 @@ def download(cache: Path, repo: str, asked: str, patterns: list[str] | None = No
     except GatedRepoError as error:
         raise ModelError(f"{repo} is gated and the token has no access", "accept its terms on its page") from error
     except RepositoryNotFoundError as error:
-        raise ModelError(f"the repository {repo} does not exist or is private", "check models.*.repo and the token") from error
+        raise ModelError(
+            f"the repository {repo} does not exist or is private", "check models.*.repo and the token"
+        ) from error
     except RevisionNotFoundError as error:
         raise ModelError(f"{repo} has no revision {asked!r}", "check models.*.revision") from error
     except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
@@ -181,7 +187,9 @@ def missing_files(folder: Path) -> list[str]:
     for index in sorted(folder.rglob("*.index.json")):
         if index.exists():
             shards = set(json.loads(index.read_text())["weight_map"].values())
-            missing += [str(index.parent.relative_to(folder) / s) for s in sorted(shards) if not (index.parent / s).exists()]
+            missing += [
+                str(index.parent.relative_to(folder) / s) for s in sorted(shards) if not (index.parent / s).exists()
+            ]
     pipeline = folder / "model_index.json"
     if pipeline.exists():
         for name, kind in json.loads(pipeline.read_text()).items():
@@ -196,9 +204,10 @@ def _has_content(folder: Path) -> bool:
     """A part of a pipeline: a model needs weights; a scheduler or a tokenizer needs its own config."""
     if not folder.is_dir():
         return False
-    if any((folder / name).exists() for name in ("scheduler_config.json", "tokenizer_config.json")) and not (
-        folder / "config.json"
-    ).exists():
+    if (
+        any((folder / name).exists() for name in ("scheduler_config.json", "tokenizer_config.json"))
+        and not (folder / "config.json").exists()
+    ):
         return True
     return any(folder.glob("*.safetensors")) or any(folder.glob("*.safetensors.index.json"))
 

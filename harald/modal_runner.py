@@ -63,7 +63,9 @@ def run(name: str, **flags: Any) -> dict:
 
 
 @job(**config.SCAN_JOB)
-def demo_dataset(preset: Preset = "mini", run_name: str = "", seed: int = 0, overrides: str = "{}", states: int = 12) -> dict:
+def demo_dataset(
+    preset: Preset = "mini", run_name: str = "", seed: int = 0, overrides: str = "{}", states: int = 12
+) -> dict:
     """Write sketched persons in the data set's format: a first data set to try every other job on."""
     return run("demo_dataset", preset=preset, run_name=run_name, seed=seed, overrides=overrides, states=states)
 
@@ -162,7 +164,12 @@ def evaluate(
 
 @job(**config.TRAIN_JOB | {"retries": None})
 def verify(
-    preset: Preset = "full", run_name: str = "", seed: int = 0, overrides: str = "{}", train_run: str = "", steps: int = 3
+    preset: Preset = "full",
+    run_name: str = "",
+    seed: int = 0,
+    overrides: str = "{}",
+    train_run: str = "",
+    steps: int = 3,
 ) -> dict:
     """Re-run a few steps of a training run and compare the bytes."""
     return run("verify", preset=preset, run_name=run_name, seed=seed, overrides=overrides,
@@ -170,9 +177,7 @@ def verify(
 
 
 @job(**config.INFER_JOB)
-def tests(
-    preset: Preset = "mini", run_name: str = "", seed: int = 0, overrides: str = "{}", select: str = ""
-) -> dict:
+def tests(preset: Preset = "mini", run_name: str = "", seed: int = 0, overrides: str = "{}", select: str = "") -> dict:
     """Run the test suite in this container. --select: pytest's -k expression."""
     return run("tests", preset=preset, run_name=run_name, seed=seed, overrides=overrides, select=select)
 

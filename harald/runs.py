@@ -26,7 +26,8 @@ def safe_name(value: str, what: str) -> str:
     """The value, if it is one plain folder name: letters, digits, '.', '_', '-'. Raises ConfigError."""
     if not _NAME.fullmatch(value) or ".." in value:
         raise ConfigError(
-            f"{what} is {value!r}", "use letters, digits, '.', '_' and '-', at most 100, starting with a letter or digit"
+            f"{what} is {value!r}",
+            "use letters, digits, '.', '_' and '-', at most 100, starting with a letter or digit",
         )
     return value
 
@@ -51,7 +52,11 @@ def open_run(runtime: Runtime, job: str, run_name: str, config: Config, **inputs
 
 def _refuse_other(job: str, folder: Path, config: Config, inputs: dict[str, Any]) -> None:
     before = load_config(folder)
-    changes = [] if identity_hash(before) == identity_hash(config) else _differences(json.loads(to_json(before)), json.loads(to_json(config)))
+    changes = (
+        []
+        if identity_hash(before) == identity_hash(config)
+        else _differences(json.loads(to_json(before)), json.loads(to_json(config)))
+    )
     changes += _differences(json.loads((folder / INPUTS).read_text()), inputs)
     if changes:
         raise ConfigError(
@@ -71,7 +76,8 @@ def find_run(runtime: Runtime, job: str, run_name: str) -> Path:
     folder = parent / safe_name(run_name, "the run's name")
     if not (folder / CONFIG).exists():
         raise ConfigError(
-            f"there is no run {run_name!r} of {job} under {parent}", f"known: {', '.join(p.name for p in runs) or 'none'}"
+            f"there is no run {run_name!r} of {job} under {parent}",
+            f"known: {', '.join(p.name for p in runs) or 'none'}",
         )
     return folder
 
@@ -86,9 +92,13 @@ def fingerprint() -> dict[str, Any]:
 
     versions = {name: importlib.metadata.version(name) for name in (*PINS, "harald")}
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return {"versions": {**versions, "torch": torch.__version__, "python": platform.python_version()},
-            "gpu": gpu, "cuda": torch.version.cuda, "machine": platform.machine(),
-            "threads": None if gpu else torch.get_num_threads()}
+    return {
+        "versions": {**versions, "torch": torch.__version__, "python": platform.python_version()},
+        "gpu": gpu,
+        "cuda": torch.version.cuda,
+        "machine": platform.machine(),
+        "threads": None if gpu else torch.get_num_threads(),
+    }
 
 
 def write_bytes(path: Path, data: bytes) -> None:

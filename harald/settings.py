@@ -41,7 +41,9 @@ def from_json(text: str) -> Config:
         config = _ADAPTER.validate_json(text)
     except ValidationError as error:
         lines = [f"{_dotted(e['loc'])} = {json.dumps(e['input'])}: {e['msg']}" for e in error.errors()]
-        raise ConfigError("the configuration is not valid:\n    " + "\n    ".join(lines), "correct these fields") from error
+        raise ConfigError(
+            "the configuration is not valid:\n    " + "\n    ".join(lines), "correct these fields"
+        ) from error
     check(config)
     return config
 
@@ -90,16 +92,29 @@ def check(config: Config) -> None:
     for name, value in at_least_one.items():
         if value < 1:
             raise ConfigError(f"{name} is {value}", "use 1 or more")
-    shares = {f"train.{n}": getattr(train, n) for n in (
-        "cross_domain_share", "state_free_share", "drop_text", "drop_group", "drop_references", "uniform_timesteps")}
+    shares = {
+        f"train.{n}": getattr(train, n)
+        for n in (
+            "cross_domain_share",
+            "state_free_share",
+            "drop_text",
+            "drop_group",
+            "drop_references",
+            "uniform_timesteps",
+        )
+    }
     for name, value in {**shares, "data.validation_share": data.validation_share}.items():
         if not 0.0 <= value <= 1.0:
             raise ConfigError(f"{name} is {value}", "use a share from 0 to 1")
     for name, value in {"data.image_size": data.image_size, "generate.size": config.generate.size}.items():
         if value < 16 or value % 16:
             raise ConfigError(f"{name} is {value}", "use a multiple of 16 (8 by the VAE, 2 by the patches)")
-    for name, value in {"train.learning_rate": train.learning_rate, "poc.learning_rate": config.poc.learning_rate,
-                        "train.clip_norm": train.clip_norm, "train.contrast_temperature": train.contrast_temperature}.items():
+    for name, value in {
+        "train.learning_rate": train.learning_rate,
+        "poc.learning_rate": config.poc.learning_rate,
+        "train.clip_norm": train.clip_norm,
+        "train.contrast_temperature": train.contrast_temperature,
+    }.items():
         if not value > 0:
             raise ConfigError(f"{name} is {value}", "use a number above 0")
     names = [name for name, _ in encoder.groups]

@@ -13,7 +13,7 @@ from harald.errors import ConfigError
 from harald.runs import find_run, load_config, open_run, safe_name
 from harald.settings import config_hash, from_json, identity_hash, resolve, to_json
 
-REPOSITORY = Path(__file__).parents[1]
+LOCK = Path(__file__).parents[1] / "requirements.lock"
 
 IMPORT_WITH_ONLY_MODAL = """
 import sys
@@ -39,8 +39,9 @@ def test_config_and_runner_import_on_a_machine_that_has_only_modal():
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.skipif(not LOCK.exists(), reason="this is no checkout: there is no requirements.lock")
 def test_image_pins_are_the_versions_of_the_lock_file():
-    lines = (REPOSITORY / "requirements.lock").read_text().splitlines()
+    lines = LOCK.read_text().splitlines()
     locked = {plain(name): version for name, version in (line.split("==") for line in lines)}
     assert {plain(n): v for n, v in (PINS | TEST_PINS).items()} == {
         plain(n): locked[plain(n)] for n in PINS | TEST_PINS

@@ -15,7 +15,15 @@ from harald.config import LoraRef, ModelRef
 from harald.errors import ConfigError, ModelError
 from harald.proving_ground import mini_models
 
-LOADING = {"from_pretrained", "from_single_file", "snapshot_download", "hf_hub_download", "load_lora_weights", "load_dataset", "model_info"}
+LOADING = {
+    "from_pretrained",
+    "from_single_file",
+    "snapshot_download",
+    "hf_hub_download",
+    "load_lora_weights",
+    "load_dataset",
+    "model_info",
+}
 UNPICKLING = {"torch.load", "pickle.load", "pickle.loads", "joblib.load", "numpy.load", "np.load"}
 
 
@@ -31,14 +39,22 @@ def sources() -> dict[str, str]:
 
 def test_only_hub_loads_from_hugging_face():
     offenders = {
-        (name, call) for name, text in sources().items() if name != "hub.py" for call in calls_in(text) if call.split(".")[-1] in LOADING
+        (name, call)
+        for name, text in sources().items()
+        if name != "hub.py"
+        for call in calls_in(text)
+        if call.split(".")[-1] in LOADING
     }
     assert not offenders
 
 
 def test_every_load_in_hub_hands_over_token_cache_and_revision():
     tree = ast.parse(sources()["hub.py"])
-    calls = [n for n in ast.walk(tree) if isinstance(n, ast.Call) and ast.unparse(n.func).split(".")[-1] in LOADING - {"model_info"}]
+    calls = [
+        n
+        for n in ast.walk(tree)
+        if isinstance(n, ast.Call) and ast.unparse(n.func).split(".")[-1] in LOADING - {"model_info"}
+    ]
     assert len(calls) >= 5
     for call in calls:
         given = {keyword.arg for keyword in call.keywords}
@@ -92,7 +108,9 @@ def test_half_downloaded_cache_is_told_apart_from_a_missing_one(repo):
 def test_missing_shard_of_a_sharded_model_is_named(tmp_path):
     folder = tmp_path / "snapshot"
     folder.mkdir()
-    (folder / "model.safetensors.index.json").write_text('{"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}')
+    (folder / "model.safetensors.index.json").write_text(
+        '{"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}'
+    )
     save_file({"a": torch.zeros(1)}, folder / "model-00001-of-00002.safetensors")
     assert hub.missing_files(folder) == ["model-00002-of-00002.safetensors"]
 

@@ -138,7 +138,9 @@ def check_length(states: int) -> None:
             "shorten the prompt or use fewer persons",
         )
     if states > TRAINED_STATES:
-        log.warning("prompt and person tokens together are %d tokens; Qwen-Image was trained on %d", states, TRAINED_STATES)
+        log.warning(
+            "prompt and person tokens together are %d tokens; Qwen-Image was trained on %d", states, TRAINED_STATES
+        )
 
 
 def _prompt(prefix: str, states: Tensor, dtype: torch.dtype) -> dict[str, Tensor]:

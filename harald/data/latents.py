@@ -56,6 +56,8 @@ class LatentCache:
         """Packed latents [s, c]. Raises DatasetError for a picture that is not in the cache."""
         name = picture_hash(image)
         if name not in self.shard_of:
-            raise DatasetError(f"{image} is not in the latent cache {self.folder} (new or changed)", "run prepare again")
+            raise DatasetError(
+                f"{image} is not in the latent cache {self.folder} (new or changed)", "run prepare again"
+            )
         with safe_open(self.folder / self.shard_of[name], "pt") as shard:
             return shard.get_tensor(name)

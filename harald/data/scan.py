@@ -16,7 +16,7 @@ from harald.data.findings import Problem
 from harald.data.folder import FolderScan, Found
 
 STATE_ID = re.compile(r"seed_([0-9]+)")
-READERS = 4  # threads: they wait for the disk, or the network behind a volume
+READERS = 8  # threads: they wait for the network behind a volume; a local disk gains nothing by them
 AHEAD = 64  # states read before they are asked for
 
 

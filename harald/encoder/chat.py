@@ -28,7 +28,9 @@ class Chat:
 class ChatBuilder:
     """Builds chats with the model's own tokenizer and image processor (the PIL one: the same bytes on every machine)."""
 
-    def __init__(self, tokenizer: Qwen2TokenizerFast, processor: Qwen2VLImageProcessorPil, queries: list[int], max_pixels: int):
+    def __init__(
+        self, tokenizer: Qwen2TokenizerFast, processor: Qwen2VLImageProcessorPil, queries: list[int], max_pixels: int
+    ):
         self.tokenizer, self.processor, self.queries = tokenizer, processor, queries
         factor = processor.patch_size * processor.merge_size
         self.size = {"shortest_edge": factor * factor, "longest_edge": max_pixels}
@@ -44,7 +46,9 @@ class ChatBuilder:
 
     def _chat(self, layout: tuple, items: list) -> Chat:
         merged = self.processor.merge_size**2
-        pictures = "".join(f"<|vision_start|>{'<|image_pad|>' * (t * h * w // merged)}<|vision_end|>" for t, h, w in layout)
+        pictures = "".join(
+            f"<|vision_start|>{'<|image_pad|>' * (t * h * w // merged)}<|vision_end|>" for t, h, w in layout
+        )
         text = f"<|im_start|>user\n{pictures}{INSTRUCTION}<|im_end|>\n<|im_start|>assistant\n"
         ids = torch.tensor(self.tokenizer(text, add_special_tokens=False).input_ids + self.queries)
         ids = ids.expand(len(items), -1)

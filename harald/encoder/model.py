@@ -105,9 +105,7 @@ class PersonEncoder(nn.Module, ModelHubMixin):
         embeddings = self.vlm.get_input_embeddings()(ids)
         slots = self.queries.to(embeddings.dtype).expand(len(ids), -1, -1)
         embeddings = torch.cat([embeddings[:, : -self.config.tokens], slots], dim=1)
-        positions, _ = self.vlm.get_rope_index(
-            ids, mm_token_type_ids=chat.kinds.to(self.device), image_grid_thw=grids
-        )
+        positions, _ = self.vlm.get_rope_index(ids, mm_token_type_ids=chat.kinds.to(self.device), image_grid_thw=grids)
         states = self.vlm(
             inputs_embeds=embeddings,
             position_ids=positions,
@@ -129,13 +127,20 @@ class PersonEncoder(nn.Module, ModelHubMixin):
         own = self.trained_state()
         if odd := sorted(set(own) ^ set(state)) or sorted(n for n in own if own[n].shape != state[n].shape):
             raise ModelError(
-                f"the encoder's weights do not fit: {len(odd)} differ, first {odd[0]}", "use the config that they were trained with"
+                f"the encoder's weights do not fit: {len(odd)} differ, first {odd[0]}",
+                "use the config that they were trained with",
             )
         for name, tensor in own.items():
             tensor.copy_(state[name].to(tensor))
 
     def description(self) -> dict[str, Any]:
-        return {"format": FORMAT, "encoder": asdict(self.config), "model": asdict(self.ref), "point": self.point, "base": self.base}
+        return {
+            "format": FORMAT,
+            "encoder": asdict(self.config),
+            "model": asdict(self.ref),
+            "point": self.point,
+            "base": self.base,
+        }
 
     def _save_pretrained(self, save_directory: Path) -> None:
         state = {name: tensor.cpu().contiguous() for name, tensor in sorted(self.trained_state().items())}
@@ -143,10 +148,14 @@ class PersonEncoder(nn.Module, ModelHubMixin):
         write_json(save_directory / DESCRIPTION, self.description())
 
     @classmethod
-    def _from_pretrained(cls, *, model_id: str, revision: str | None, cache_dir: str, token: str | None, **options: Any):
+    def _from_pretrained(
+        cls, *, model_id: str, revision: str | None, cache_dir: str, token: str | None, **options: Any
+    ):
         """A folder or a repository. Options: device, dtype. Use it through hub.load or `load_encoder`."""
         cache = Path(cache_dir)
-        folder = Path(model_id) if Path(model_id).is_dir() else hub.snapshot(cache, ModelRef(model_id, revision or "main"))
+        folder = (
+            Path(model_id) if Path(model_id).is_dir() else hub.snapshot(cache, ModelRef(model_id, revision or "main"))
+        )
         return load_encoder(cache, folder, options["device"], options["dtype"])
 
 
@@ -158,7 +167,9 @@ def load_encoder(cache: Path, folder: Path, device: torch.device, dtype: torch.d
     except (OSError, ValueError) as error:
         raise ModelError(f"{folder} holds no encoder: {error}", f"it needs {DESCRIPTION} and {WEIGHTS}") from error
     if described.get("format") != FORMAT:
-        raise ModelError(f"{folder} has format {described.get('format')!r}, this version reads {FORMAT!r}", "convert or retrain it")
+        raise ModelError(
+            f"{folder} has format {described.get('format')!r}, this version reads {FORMAT!r}", "convert or retrain it"
+        )
     config = EncoderConfig(**{**described["encoder"], "groups": tuple(map(tuple, described["encoder"]["groups"]))})
     encoder = PersonEncoder.new(
         cache, config, ModelRef(**described["model"]), torch.ones_like(state["connector.norm.weight"]),

@@ -44,11 +44,15 @@ def load_person(path: Path) -> PersonTokens:
                 )
             tokens = file.get_tensor("tokens").float()
     except (SafetensorError, OSError, ValueError) as error:
-        raise PersonFileError(f"{path} cannot be read: {error}", "the file is damaged or no safetensors; make it again") from error
+        raise PersonFileError(
+            f"{path} cannot be read: {error}", "the file is damaged or no safetensors; make it again"
+        ) from error
     groups = tuple((str(name), int(size)) for name, size in metadata["groups"])
     if tokens.ndim != 2 or len(tokens) != sum(size for _, size in groups) or not tokens.isfinite().all():
-        raise PersonFileError(f"{path} holds tokens of shape {tuple(tokens.shape)} for groups {groups}, or numbers that are not finite",
-                              "the file is damaged; make it again")
+        raise PersonFileError(
+            f"{path} holds tokens of shape {tuple(tokens.shape)} for groups {groups}, or numbers that are not finite",
+            "the file is damaged; make it again",
+        )
     return PersonTokens(
         tokens=tokens,
         groups=groups,

@@ -21,9 +21,7 @@ def plain(base: BaseModel, text: str) -> Tensor:
     return base.text_states(_embed(base, text)[None])[0]
 
 
-def condition(
-    base: BaseModel, prompt: Prompt, persons: Mapping[str, Tensor], point: str, class_word: str
-) -> Tensor:
+def condition(base: BaseModel, prompt: Prompt, persons: Mapping[str, Tensor], point: str, class_word: str) -> Tensor:
     """[t + K, d] states for a prompt and the tokens [K, d] of each named person. No persons: the class word alone."""
     if not persons:
         return plain(base, prompt.with_word(class_word))
@@ -67,7 +65,8 @@ def word_ends(base: BaseModel, prompt: Prompt, class_word: str) -> list[int]:
         before = base.tokenize(text[:end])
         if ids[: len(before)] != before:
             raise PromptError(
-                f"the placeholder runs into the next word: {text[:end + 8]!r}", "put a space or a comma after the placeholder"
+                f"the placeholder runs into the next word: {text[: end + 8]!r}",
+                "put a space or a comma after the placeholder",
             )
         ends.append(len(before))
     return ends

@@ -38,7 +38,9 @@ def parse(prompt: str) -> Prompt:
     texts, names = tuple(pieces[0::2]), tuple(name or ANY for name in pieces[1::2])
     for text in texts:
         if odd := re.search(r"<\s*/?\s*person[^>]*>?", text, re.IGNORECASE):
-            raise PromptError(f"malformed placeholder {odd.group()!r} in the prompt {prompt!r}", "write <person> or <person:name>")
+            raise PromptError(
+                f"malformed placeholder {odd.group()!r} in the prompt {prompt!r}", "write <person> or <person:name>"
+            )
     if not names:
         raise PromptError(f"the prompt {prompt!r} has no placeholder", "put <person> where the person belongs")
     return Prompt(texts, names)
@@ -49,6 +51,11 @@ def check_names(prompt: Prompt, known: set[str]) -> None:
     for name in prompt.names:
         if name not in known:
             shown = f"<person:{name}>" if name else "<person>"
-            raise PromptError(f"no person file for {shown}", f"{did_you_mean(name, known)}; pass --person {name or 'FILE'}" + ("=FILE" if name else ""))
+            raise PromptError(
+                f"no person file for {shown}",
+                f"{did_you_mean(name, known)}; pass --person {name or 'FILE'}" + ("=FILE" if name else ""),
+            )
     if unused := known - set(prompt.names):
-        raise PromptError(f"the prompt does not mention {sorted(unused)}", "add <person:name>, or leave that person file out")
+        raise PromptError(
+            f"the prompt does not mention {sorted(unused)}", "add <person:name>, or leave that person file out"
+        )

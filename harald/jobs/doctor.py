@@ -24,7 +24,9 @@ def run(runtime: Runtime, config: Config, run_name: str) -> dict:
     runtime.commit()
     if wrong := [c for c in checks if c["state"] == "missing"]:
         lines = [f"{c['check']}: {c['detail']}\n      {c['advice']}" for c in wrong]
-        raise Unhealthy("not ready:\n    " + "\n    ".join(lines), "follow the advice under each line, then run doctor again")
+        raise Unhealthy(
+            "not ready:\n    " + "\n    ".join(lines), "follow the advice under each line, then run doctor again"
+        )
     return {"checks": checks}
 
 
@@ -66,7 +68,9 @@ def _in_cache(runtime: Runtime, ref: ModelRef) -> tuple[str, str, str]:
 
 
 def _datasets(runtime: Runtime, config: Config) -> tuple[str, str, str]:
-    counts = {n: sum(1 for p in path.glob("seed_*")) if path.is_dir() else 0 for n, path in sorted(runtime.datasets.items())}
+    counts = {
+        n: sum(1 for p in path.glob("seed_*")) if path.is_dir() else 0 for n, path in sorted(runtime.datasets.items())
+    }
     if any(counts.values()):
         return "ok", ", ".join(f"dataset/{n}: {count} states" for n, count in counts.items()), ""
     return ("missing", f"no seed_<number> folder in {sorted(map(str, runtime.datasets.values())) or runtime.root / 'dataset'}",

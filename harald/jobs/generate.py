@@ -16,7 +16,13 @@ MAX_COUNT = 64
 
 
 def run(
-    runtime: Runtime, config: Config, run_name: str, prompt: str = "", person: str = "", domain: str = "photo", count: int = 1
+    runtime: Runtime,
+    config: Config,
+    run_name: str,
+    prompt: str = "",
+    person: str = "",
+    domain: str = "photo",
+    count: int = 1,
 ) -> dict:
     """count pictures with the seeds seed, seed + 1, ...; beside each the same seed without the person."""
     if not 1 <= count <= MAX_COUNT:
@@ -42,7 +48,10 @@ def run(
         "generate",
         prompt=prompt,
         persons={name or "person": str(path) for name, path in files.items()},
-        rows=[(s, reporting.embed(a, 768), reporting.embed(b, 768)) for s, a, b in zip(seeds, pictures, plain, strict=True)],
+        rows=[
+            (s, reporting.embed(a, 768), reporting.embed(b, 768))
+            for s, a, b in zip(seeds, pictures, plain, strict=True)
+        ],
         config=(folder / "config.json").read_text(),
         fingerprint=(folder / "fingerprint.json").read_text(),
     )
@@ -58,8 +67,15 @@ def person_files(runtime: Runtime, person: str) -> dict[str, Path]:
         name, equals, value = piece.partition("=")
         name, value = (name.strip(), value.strip()) if equals else (ANY, piece)
         if name in files:
-            raise ConfigError(f"--person names {name or 'the plain <person>'} twice: {person!r}", "give every person a name of its own")
-        candidates = (Path(value), runtime.root / value, runtime.output / "predict_tokens" / value / "person.safetensors")
+            raise ConfigError(
+                f"--person names {name or 'the plain <person>'} twice: {person!r}",
+                "give every person a name of its own",
+            )
+        candidates = (
+            Path(value),
+            runtime.root / value,
+            runtime.output / "predict_tokens" / value / "person.safetensors",
+        )
         files[name] = next((path for path in candidates if path.is_file()), candidates[0])
     if not files:
         raise PersonFileError("--person is empty", "give the person file that predict_tokens wrote, or its run's name")

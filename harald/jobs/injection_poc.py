@@ -36,16 +36,21 @@ POINTS = ("output", "input")
 
 @dataclass(frozen=True)
 class Check:
-    """Two pictures that must be the same bytes."""
+    """Two pictures that must be the same bytes, or, as a control, must not."""
 
     name: str
     says: str
     expected: Image.Image
     got: Image.Image
+    must_equal: bool = True
+
+    @property
+    def equal(self) -> bool:
+        return self.expected.size == self.got.size and self.expected.tobytes() == self.got.tobytes()
 
     @property
     def holds(self) -> bool:
-        return self.expected.size == self.got.size and self.expected.tobytes() == self.got.tobytes()
+        return self.equal == self.must_equal
 
 
 @dataclass(frozen=True)
@@ -57,8 +62,28 @@ class Arm:
     tokens: Tensor | None
     seconds: float
     steps: int
+    memory: float
     held_out: float
     curve: list[dict[str, float]]
+
+
+class Cost:
+    """Seconds, and on a GPU the peak of its memory in GiB (0 on a CPU), of what runs inside the `with`."""
+
+    seconds = gigabytes = 0.0
+
+    def __enter__(self) -> "Cost":
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+            torch.cuda.reset_peak_memory_stats()
+        self.began = time.perf_counter()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+            self.gigabytes = torch.cuda.max_memory_allocated() / 2**30
+        self.seconds = time.perf_counter() - self.began
 
 
 def run(runtime: Runtime, config: Config, run_name: str, state_id: str = "", train_run: str = "") -> dict:
@@ -67,9 +92,19 @@ def run(runtime: Runtime, config: Config, run_name: str, state_id: str = "", tra
     state = find_state(states, state_id) if state_id else states[0]
     folder = runs.open_run(runtime, "injection_poc", run_name, config, state_id=state.state_id, train_run=train_run)
     base = base_model(runtime.hf_cache, config)
-    checks = [same_without_tokens(base, state, config), *(same_with_own_states(base, state, point, config) for point in POINTS)]
+    checks = [
+        same_without_tokens(base, state, config),
+        *(same_with_own_states(base, state, point, config) for point in POINTS),
+    ]
+    says = "another prompt gives other bytes: the checks above could fail"
+    checks.append(Check("(control)", says, checks[0].got, checks[1].got, must_equal=False))
     for check in checks:
-        log.info("%s: %s", check.name, "same bytes" if check.holds else "DIFFERENT bytes")
+        log.info(
+            "%s: %s bytes, as %s be",
+            check.name,
+            "same" if check.equal else "other",
+            "must" if check.holds else "must NOT",
+        )
     arms = make_arms(runtime, base, state, config, train_run)
     for arm in arms:
         if arm.tokens is not None:
@@ -81,8 +116,12 @@ def run(runtime: Runtime, config: Config, run_name: str, state_id: str = "", tra
     runs.write_json(folder / "metrics.json", metrics(state, checks, arms))
     runs.write_text(folder / "report.html", report(folder, state, checks, arms, pictures, config))
     if broken := [check.name for check in checks if not check.holds]:
-        raise TrainingError(f"not the same bytes: {'; '.join(broken)}", f"see {folder / 'report.html'}")
-    return {"state": state.state_id, "held_out_loss": {a.name: a.held_out for a in arms}, "report": str(folder / "report.html")}
+        raise TrainingError(f"the injection is not sound: {'; '.join(broken)}", f"see {folder / 'report.html'}")
+    return {
+        "state": state.state_id,
+        "held_out_loss": {a.name: a.held_out for a in arms},
+        "report": str(folder / "report.html"),
+    }
 
 
 # ------------------------------------------------------------ (a) and (b): the injection changes nothing by itself
@@ -113,7 +152,12 @@ def same_with_own_states(base: QwenImage, state: State, point: str, config: Conf
         negative = plain(base, settings.negative_prompt)
     base.use_domain("photo")
     ours = base.draw(states, negative, [config.seed], settings.size, settings.steps, settings.guidance)[0]
-    return Check(f"(b) own states, {point} point", f"“{words}” as injected vectors is the prompt “{text}”", stock(base, text, config), ours)
+    return Check(
+        f"(b) own states, {point} point",
+        f"“{words}” as injected vectors is the prompt “{text}”",
+        stock(base, text, config),
+        ours,
+    )
 
 
 def stock(base: QwenImage, text: str, config: Config) -> Image.Image:
@@ -138,25 +182,24 @@ def make_arms(runtime: Runtime, base: QwenImage, state: State, config: Config, t
     seen, held_out = state.views[:-1], state.views[-1:]
     arms = []
     probe = probe_targets(base, held_out, config)
-    arms.append(Arm("no tokens", config.injection.point, None, 0.0, 0, probe_loss(base, None, probe, config), []))
+    arms.append(Arm("no tokens", config.injection.point, None, 0.0, 0, 0.0, probe_loss(base, None, probe, config), []))
     for point in POINTS:
-        began = time.perf_counter()
-        tokens, curve = invert(base, seen, held_out, point, config)
-        arms.append(
-            Arm(f"optimised, {point} point", point, tokens, time.perf_counter() - began, config.poc.steps, curve[-1]["held_out"], curve)
-        )
+        with Cost() as cost:
+            tokens, curve = invert(base, seen, held_out, point, config)
+        name, steps = f"optimised, {point} point", config.poc.steps
+        arms.append(Arm(name, point, tokens, cost.seconds, steps, cost.gigabytes, curve[-1]["held_out"], curve))
     if train_run:
         encoder, name = trained_encoder(runtime.hf_cache, runs.find_run(runtime, "train", train_run))
     else:
         encoder, name = new_encoder(runtime.hf_cache, config, base), "untrained"
-    references = [within_pixels(load_picture(v.image), encoder.config.max_pixels) for v in seen[: config.train.max_references]]
-    began = time.perf_counter()
-    with torch.no_grad():
+    references = [
+        within_pixels(load_picture(v.image), encoder.config.max_pixels) for v in seen[: config.train.max_references]
+    ]
+    with Cost() as cost, torch.no_grad():
         tokens = encoder([references])[0]
-    seconds = time.perf_counter() - began
     at_point = dataclasses.replace(config, injection=dataclasses.replace(config.injection, point=encoder.point))
     loss = probe_loss(base, tokens, probe, at_point)
-    arms.append(Arm(f"encoder ({name}), one pass", encoder.point, tokens, seconds, 1, loss, []))
+    arms.append(Arm(f"encoder ({name}), one pass", encoder.point, tokens, cost.seconds, 1, cost.gigabytes, loss, []))
     return arms
 
 
@@ -199,9 +242,12 @@ def report(folder: Path, state: State, checks: list[Check], arms: list[Arm], pic
         state=state,
         references=[(v.name, reporting.embed_file(v.image, 256)) for v in state.views],
         checks=[(c, reporting.embed(c.expected, 256), reporting.embed(c.got, 256)) for c in checks],
+        random_weights=bool(config.models.base.recipe),
         arms=arms,
         floor=arms[0].held_out,
-        loss_curve=reporting.curves({n: smooth(p) for n, p in series("loss").items()}, "step", "loss (mean of 10 steps)"),
+        loss_curve=reporting.curves(
+            {n: smooth(p) for n, p in series("loss").items()}, "step", "loss (mean of 10 steps)"
+        ),
         held_out_curve=reporting.curves(series("held_out"), "step", "loss on the held-out view"),
         scenes=config.poc.scenes,
         pictures=[(name, [reporting.embed(p, 256) for p in row]) for name, row in pictures.items()],
@@ -211,7 +257,10 @@ def report(folder: Path, state: State, checks: list[Check], arms: list[Arm], pic
 
 
 def smooth(points: list[tuple[float, float]], width: int = 10) -> list[tuple[float, float]]:
-    return [(x, sum(y for _, y in points[max(0, i - width + 1) : i + 1]) / min(i + 1, width)) for i, (x, _) in enumerate(points)]
+    return [
+        (x, sum(y for _, y in points[max(0, i - width + 1) : i + 1]) / min(i + 1, width))
+        for i, (x, _) in enumerate(points)
+    ]
 
 
 def slug(name: str) -> str:

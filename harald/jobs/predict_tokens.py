@@ -71,7 +71,9 @@ def find_images(runtime: Runtime, images: str) -> list[Path]:
     for piece in filter(None, (text.strip() for text in images.split(","))):
         path = next((p for p in (Path(piece), runtime.root / piece) if p.exists()), None)
         if path is None:
-            raise DatasetError(f"there is no picture or folder {piece!r}", f"give a path, absolute or below {runtime.root}")
+            raise DatasetError(
+                f"there is no picture or folder {piece!r}", f"give a path, absolute or below {runtime.root}"
+            )
         found += sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES) if path.is_dir() else [path]
     if not found:
         raise DatasetError(f"no pictures in {images!r}", f"give files or a folder with {', '.join(sorted(SUFFIXES))}")

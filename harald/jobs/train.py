@@ -1,6 +1,8 @@
 """Train the encoder on a data set."""
 
 import dataclasses
+import io
+import json
 import logging
 from pathlib import Path
 
@@ -31,7 +33,13 @@ def run(runtime: Runtime, config: Config, run_name: str, steps: int = 0, checkpo
     runtime.commit()
     start = fit(runtime, config, folder)
     report = write_report(folder, config)
-    return {"run": folder.name, "from_step": start, "steps": config.train.steps, "folder": str(folder), "report": str(report)}
+    return {
+        "run": folder.name,
+        "from_step": start,
+        "steps": config.train.steps,
+        "folder": str(folder),
+        "report": str(report),
+    }
 
 
 def with_flags(config: Config, steps: int, checkpoint_every: int) -> Config:
@@ -60,9 +68,9 @@ def fit(runtime: Runtime, config: Config, folder: Path) -> int:
     batches = Batches(config, training, shape, mu, open_cache(runtime, config))
 
     def sample(step: int) -> None:
-        sheet = panel(base, encoder, validation[:PANEL], config)
-        (folder / "samples").mkdir(exist_ok=True)
-        sheet.save(folder / "samples" / f"step_{step:08d}.png")
+        buffer = io.BytesIO()
+        panel(base, encoder, validation[:PANEL], config).save(buffer, "PNG")
+        runs.write_bytes(folder / "samples" / f"step_{step:08d}.png", buffer.getvalue())
 
     return train(base, encoder, batches, config, folder, runtime.commit, sample)
 
@@ -75,14 +83,15 @@ def panel(base, encoder, states: list[State], config: Config):
         tokens = encoder([[within_pixels(p, config.encoder.max_pixels) for p in references]])[0].detach()
         prompts = [parse(f"{state.views[0].domain} of <person>, {scene}") for scene in config.poc.scenes]
         rows.append(
-            [references[0], *(draw(base, p, {ANY: tokens}, [config.seed], config, state.views[0].domain)[0] for p in prompts)]
+            [
+                references[0],
+                *(draw(base, p, {ANY: tokens}, [config.seed], config, state.views[0].domain)[0] for p in prompts),
+            ]
         )
     return grid(rows, side=min(256, config.generate.size * 2))
 
 
 def write_report(folder: Path, config: Config) -> Path:
-    import json
-
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     names = [name for name in ("flow", "contrast") if rows and name in rows[0]]
     html = reporting.render(

@@ -37,13 +37,17 @@ def run(runtime: Runtime, config: Config, run_name: str, train_run: str = "", st
     result = {"run": source.name, "steps": steps, "stretch": [p.name for p in stretch], "differences": differences}
     runs.write_json(folder / "verify.json", {**result, **runs.fingerprint()})
     if differences:
-        raise TrainingError(f"not the same bytes: {'; '.join(differences)}", "compare fingerprint.json of both runs (GPU, versions)")
+        raise TrainingError(
+            f"not the same bytes: {'; '.join(differences)}", "compare fingerprint.json of both runs (GPU, versions)"
+        )
     return {**result, "same_bytes": True}
 
 
 def repeat(runtime: Runtime, config: Config, folder: Path, last: int, keep: int = 1) -> Path:
     """A run of its own in a scratch folder, up to step `last`."""
-    train = dataclasses.replace(config.train, steps=last, checkpoint_every=last, sample_every=last, keep_checkpoints=keep)
+    train = dataclasses.replace(
+        config.train, steps=last, checkpoint_every=last, sample_every=last, keep_checkpoints=keep
+    )
     folder.mkdir(parents=True, exist_ok=True)
     local = dataclasses.replace(runtime, commit=lambda: None)
     fit(local, dataclasses.replace(config, train=train), folder)
@@ -73,7 +77,9 @@ def compare(what: str, first: Path, second: Path) -> list[str]:
     names = sorted(
         p.relative_to(first) for p in first.rglob("*") if p.is_file() and p.relative_to(first).parts[0] != "trackio"
     )
-    return [f"{what}: {n}" for n in names if not (second / n).exists() or runs.sha256(first / n) != runs.sha256(second / n)]
+    return [
+        f"{what}: {n}" for n in names if not (second / n).exists() or runs.sha256(first / n) != runs.sha256(second / n)
+    ]
 
 
 def compare_metrics(source: Path, fresh: Path, steps: int) -> list[str]:

@@ -52,7 +52,10 @@ def build() -> Qwen2Tokenizer:
         ]
     )
     trainer = trainers.BpeTrainer(
-        vocab_size=8192, min_frequency=1, initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()), show_progress=False
+        vocab_size=8192,
+        min_frequency=1,
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
     )
     trainer_model.train_from_iterator(lines, trainer)
     return _as_qwen2(trainer_model)
@@ -63,4 +66,3 @@ def _as_qwen2(trained: Tokenizer) -> Qwen2Tokenizer:
     tokenizer = Qwen2Tokenizer(vocab=model["vocab"], merges=[tuple(pair) for pair in model["merges"]])
     tokenizer.add_special_tokens({"additional_special_tokens": list(SPECIAL)}, replace_extra_special_tokens=False)
     return tokenizer
-

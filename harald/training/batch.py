@@ -45,7 +45,9 @@ class Batch:
 class Batches(Dataset):
     """Step -> Batch. shape: (s, c) of packed latents; mu: time shift of that length."""
 
-    def __init__(self, config: Config, states: list[State], shape: tuple[int, int], mu: float, cache: LatentCache | None):
+    def __init__(
+        self, config: Config, states: list[State], shape: tuple[int, int], mu: float, cache: LatentCache | None
+    ):
         self.config, self.states, self.shape, self.mu, self.cache = config, states, shape, mu, cache
 
     def __len__(self) -> int:

@@ -67,7 +67,9 @@ def load_checkpoint(path: Path, encoder: PersonEncoder, optimizer: torch.optim.O
     names = [name for name, p in encoder.named_parameters() if p.requires_grad]
     template = optimizer.state_dict()
     template["state"] = {
-        index: {field: flat[f"{name}/{field}"] for field in ("step", "exp_avg", "exp_avg_sq") if f"{name}/{field}" in flat}
+        index: {
+            field: flat[f"{name}/{field}"] for field in ("step", "exp_avg", "exp_avg_sq") if f"{name}/{field}" in flat
+        }
         for index, name in enumerate(names)
         if f"{name}/step" in flat
     }

@@ -43,13 +43,22 @@ def invert(
         row = {"step": step, "loss": loss.item()}
         if step % every == 0:
             row["held_out"] = probe_loss(base, start + scale * delta, probe, config)
-            log.info("%s point: step %d/%d  loss %.4f  held out %.4f", point, step, config.poc.steps, row["loss"], row["held_out"])
+            log.info(
+                "%s point: step %d/%d  loss %.4f  held out %.4f",
+                point,
+                step,
+                config.poc.steps,
+                row["loss"],
+                row["held_out"],
+            )
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         curve.append(row)
     tokens = (start + scale * delta).detach()
-    curve.append({"step": config.poc.steps, "loss": curve[-1]["loss"], "held_out": probe_loss(base, tokens, probe, config)})
+    curve.append(
+        {"step": config.poc.steps, "loss": curve[-1]["loss"], "held_out": probe_loss(base, tokens, probe, config)}
+    )
     return tokens, curve
 
 
@@ -62,7 +71,9 @@ def initial_tokens(base: BaseModel, config: Config) -> tuple[Tensor, float]:
         else:
             row = plain(base, f"a photo of {word}")[len(base.tokenize(f"a photo of {word}")) - 1].float()
     scale = row.square().mean().sqrt().item()
-    noise = torch.randn(config.encoder.tokens, len(row), generator=generator(config.seed, "inversion", config.injection.point))
+    noise = torch.randn(
+        config.encoder.tokens, len(row), generator=generator(config.seed, "inversion", config.injection.point)
+    )
     return row + 0.1 * scale * noise.to(row), scale
 
 
@@ -81,7 +92,12 @@ def probe_targets(base: BaseModel, views: Sequence[View], config: Config) -> lis
     """The same times and noise at every call, so that the probe's curve is smooth."""
     shape, _ = base.latent_shape(config.data.image_size)
     return [
-        _target(view, torch.tensor([t]), torch.randn(shape, generator=generator(config.seed, "probe", view.name, str(t))), config)
+        _target(
+            view,
+            torch.tensor([t]),
+            torch.randn(shape, generator=generator(config.seed, "probe", view.name, str(t))),
+            config,
+        )
         for view in views
         for t in PROBE_TIMES
     ]

@@ -53,11 +53,10 @@ def train(
         metrics.write({"step": step, **row})
         tracker.log({"step": step, **row})
         progress.update(step, row["loss"], len(batch.targets))
+        if step % settings.sample_every == 0 or step == settings.steps:
+            sample(step)  # before the checkpoint: a kill in between then repeats the step, and loses no grid
         if step % settings.checkpoint_every == 0 or step == settings.steps:
             save_checkpoint(checkpoints, step, encoder, optimizer, identity, settings.keep_checkpoints)
-            commit()
-        if step % settings.sample_every == 0 or step == settings.steps:
-            sample(step)
             commit()
     tracker.close()
     return start
@@ -88,7 +87,9 @@ def train_step(
 
 def make_optimizer(encoder: PersonEncoder, settings: Train) -> torch.optim.Optimizer:
     parameters = [p for p in encoder.parameters() if p.requires_grad]
-    return torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay, betas=(0.9, 0.99))
+    return torch.optim.AdamW(
+        parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay, betas=(0.9, 0.99)
+    )
 
 
 def learning_rate(step: int, settings: Train) -> float:

@@ -58,10 +58,10 @@ STYLES = {
     ),
     "sentences": (
         [
-            "A photograph shows a young woman with long red hair. She is laughing in a sunny park. She wears round glasses.",
-            "A photograph shows a young woman with long red hair. She is crying in a dark park. She wears round glasses.",
+            "A photograph shows a young woman with red hair. She is laughing in a sunny park. She wears glasses.",
+            "A photograph shows a young woman with red hair. She is crying in a dark park. She wears glasses.",
         ],
-        "a young woman with long red hair",
+        "a young woman with red hair",
         [
             "A photograph shows <person>. She is laughing in a sunny park.",
             "A photograph shows <person>. She is crying in a dark park.",

@@ -20,6 +20,9 @@ from tests.fakemodal.state import FAILURE, INIT_FAILURE, SUCCESS, Container, Inp
 
 MAX_CONTAINERS = 4  # of one function at a time, if it does not say
 GRACE = 30.0  # seconds from SIGINT to SIGKILL
+# Seconds from the file to SIGINT. A checkpoint is followed by a commit, and modal's client loses a KeyboardInterrupt that
+# comes while a blocking call of its own ends (synchronicity, _run_function_sync): the job would go on for GRACE.
+PAUSE = 0.2
 PASSED_ON = ("PATH", "LANG", "LD_LIBRARY_PATH", "TMPDIR")
 
 
@@ -169,6 +172,7 @@ class Workers(State):
             if container.process.returncode is not None:
                 return
             await asyncio.sleep(0.02)
+        await asyncio.sleep(PAUSE)
         container.preempted = True
         await self.log(container, f"[stand-in] preempting {container.id}\n")
         kill(container, signal.SIGINT)

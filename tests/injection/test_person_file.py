@@ -34,7 +34,13 @@ def test_same_person_same_bytes(person, tmp_path):
 
 def test_damaged_or_foreign_files_are_refused_with_the_reason(person, tmp_path):
     save_person(tmp_path / "good", person)
-    cases = {"missing": "there is no person file", "empty": "cannot be read", "cut": "cannot be read", "foreign": "not a person file", "nan": "not finite"}
+    cases = {
+        "missing": "there is no person file",
+        "empty": "cannot be read",
+        "cut": "cannot be read",
+        "foreign": "not a person file",
+        "nan": "not finite",
+    }
     (tmp_path / "empty").write_bytes(b"")
     (tmp_path / "cut").write_bytes((tmp_path / "good").read_bytes()[:-100])
     save_file({"weights": torch.zeros(3)}, tmp_path / "foreign")

@@ -35,7 +35,10 @@ def test_several_persons_keep_their_own_places():
     prompt = parse("photo of <person:a> and <person:b> on a beach")
     a, b = torch.full((2, base().width), 1.0), torch.full((4, base().width), 2.0)
     states = condition(base(), prompt, {"a": a, "b": b}, "output", "person")
-    rows = [row for row in range(len(states)) if states[row].eq(1).all()], [row for row in range(len(states)) if states[row].eq(2).all()]
+    rows = (
+        [row for row in range(len(states)) if states[row].eq(1).all()],
+        [row for row in range(len(states)) if states[row].eq(2).all()],
+    )
     first, second = word_ends(base(), prompt, "person")
     assert rows == ([first, first + 1], [second + 2, second + 3, second + 4, second + 5])
 
@@ -45,7 +48,8 @@ def test_slot_order_changes_the_velocity():
     tokens = torch.randn(4, base().width, generator=torch.Generator().manual_seed(1))
     latents, t = torch.ones(1, 16, 64), torch.tensor([0.5])
     one, other = (
-        base().velocity(latents, t, condition(base(), PROMPT, {ANY: k}, "output", "person")[None], 64) for k in (tokens, tokens.flip(0))
+        base().velocity(latents, t, condition(base(), PROMPT, {ANY: k}, "output", "person")[None], 64)
+        for k in (tokens, tokens.flip(0))
     )
     assert not torch.equal(one, other)
 
@@ -55,7 +59,8 @@ def test_magnitude_is_erased_at_the_output_point():
     tokens = torch.randn(4, base().width, generator=torch.Generator().manual_seed(1))
     latents, t = torch.ones(1, 16, 64), torch.tensor([0.5])
     one, seven = (
-        base().velocity(latents, t, condition(base(), PROMPT, {ANY: k}, "output", "person")[None], 64) for k in (tokens, 7 * tokens)
+        base().velocity(latents, t, condition(base(), PROMPT, {ANY: k}, "output", "person")[None], 64)
+        for k in (tokens, 7 * tokens)
     )
     assert torch.allclose(one, seven, atol=1e-5)
 

@@ -15,7 +15,7 @@ CONFIG = settings.resolve("mini")
 
 
 def damaged(root):
-    """Every kind of problem at once, next to two healthy states. Returns what must be reported: (kind, base, state, file)."""
+    """Every kind of problem at once, next to healthy states; returns what must be reported."""
     one, two = root / "dataset/1", root / "dataset/2"
     write_state(one, 1)
     write_state(two, 2)

@@ -30,7 +30,9 @@ def same(a, b) -> bool:
         and (x.owner, x.prompt, x.slots) == (y.owner, y.prompt, y.slots)
         for x, y in zip(a.targets, b.targets, strict=True)
     )  # fmt: skip
-    pictures = [[p.tobytes() for p in row] for row in a.references] == [[p.tobytes() for p in row] for row in b.references]
+    pictures = [[p.tobytes() for p in row] for row in a.references] == [
+        [p.tobytes() for p in row] for row in b.references
+    ]
     return pixels and pictures and a.pairs == b.pairs and a.domain == b.domain
 
 
@@ -92,7 +94,9 @@ def test_groups_are_dropped_whole_and_never_all_of_them():
 
 
 def test_contrast_references_are_disjoint_from_references_and_targets(states):
-    batches = Batches(with_train(config.mini(), contrast_weight=0.5, max_references=1, targets_per_state=1), states, SHAPE, MU, None)
+    batches = Batches(
+        with_train(config.mini(), contrast_weight=0.5, max_references=1, targets_per_state=1), states, SHAPE, MU, None
+    )
     batch = batches[0]
     assert len(batch.contrast) == len(batch.references)
     plain = Batches(config.mini(), states, SHAPE, MU, None)

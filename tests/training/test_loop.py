@@ -34,7 +34,11 @@ def unbroken(runtime):
 
 def files(folder) -> dict[str, str]:
     """Hash of everything that the contract covers."""
-    kept = [p for p in folder.rglob("*") if p.is_file() and p.relative_to(folder).parts[0] in ("checkpoints", "samples", "metrics.jsonl")]
+    kept = [
+        p
+        for p in folder.rglob("*")
+        if p.is_file() and p.relative_to(folder).parts[0] in ("checkpoints", "samples", "metrics.jsonl")
+    ]
     return {str(p.relative_to(folder)): runs.sha256(p) for p in kept}
 
 
@@ -58,7 +62,9 @@ def test_two_runs_give_the_same_bytes(runtime, unbroken):
 def test_another_seed_gives_other_bytes(runtime, unbroken):
     job.run(runtime, dataclasses.replace(small(), seed=1), "other-seed")
     other = files(runtime.output / "train" / "other-seed")
-    assert all(other[name] != digest for name, digest in files(unbroken).items() if name.endswith("encoder.safetensors"))
+    assert all(
+        other[name] != digest for name, digest in files(unbroken).items() if name.endswith("encoder.safetensors")
+    )
 
 
 def test_resumed_run_equals_unbroken_run(runtime, unbroken):
@@ -109,7 +115,9 @@ def test_verify_finds_the_same_bytes_and_tells_where_they_differ(runtime, unbrok
     (tampered / "metrics.jsonl").write_text("\n".join([lines[0].replace('"loss": 1', '"loss": 2'), *lines[1:]]))
     end = tampered / "checkpoints" / "step_00000006" / "encoder.safetensors"
     end.write_bytes(end.read_bytes()[:-4] + b"\0\0\0\0")
-    with pytest.raises(TrainingError, match=r"metrics\.jsonl line 1; step_00000004 to step_00000006: encoder\.safetensors"):
+    with pytest.raises(
+        TrainingError, match=r"metrics\.jsonl line 1; step_00000004 to step_00000006: encoder\.safetensors"
+    ):
         verify.run(runtime, small(), "bad", "tampered", steps=2)
 
 
@@ -118,4 +126,6 @@ def test_latent_cache_changes_no_bit_of_training(runtime, unbroken):
 
     prepare.run(runtime, config.mini(), "latents")
     job.run(runtime, small(latents="latents"), "cached")
-    assert (runtime.output / "train" / "cached" / "metrics.jsonl").read_bytes() == (unbroken / "metrics.jsonl").read_bytes()
+    assert (runtime.output / "train" / "cached" / "metrics.jsonl").read_bytes() == (
+        unbroken / "metrics.jsonl"
+    ).read_bytes()

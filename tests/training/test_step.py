@@ -75,7 +75,8 @@ def test_loss_that_is_not_finite_stops_before_anything_changes(batches):
 
 def test_contrast_is_part_of_the_loss_when_it_is_asked_for(batches):
     c = dataclasses.replace(
-        batches.config, train=dataclasses.replace(batches.config.train, contrast_weight=0.5, max_references=1, targets_per_state=1)
+        batches.config,
+        train=dataclasses.replace(batches.config.train, contrast_weight=0.5, max_references=1, targets_per_state=1),
     )
     batch = Batches(c, batches.states, batches.shape, batches.mu, None)[0]
     loss, parts = training_loss(base(), encoder(), batch, c)
