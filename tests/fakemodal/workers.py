@@ -20,8 +20,8 @@ from tests.fakemodal.state import FAILURE, INIT_FAILURE, SUCCESS, Container, Inp
 
 MAX_CONTAINERS = 4  # of one function at a time, if it does not say
 GRACE = 30.0  # seconds from SIGINT to SIGKILL
-# Seconds from the file to SIGINT. A checkpoint is followed by a commit, and modal's client loses a KeyboardInterrupt that
-# comes while a blocking call of its own ends (synchronicity, _run_function_sync): the job would go on for GRACE.
+# Seconds from the file to SIGINT. A checkpoint is followed by a commit, and modal's client loses a KeyboardInterrupt
+# that comes while a blocking call of its own ends (synchronicity, _run_function_sync): the job would go on for GRACE.
 PAUSE = 0.2
 PASSED_ON = ("PATH", "LANG", "LD_LIBRARY_PATH", "TMPDIR")
 
