@@ -205,11 +205,22 @@ def test_dangling_link_and_refused_file_are_unreadable_not_fatal(tmp_path, monke
     assert len(state.views) == 3
 
 
-def test_pipe_that_poses_as_a_picture_does_not_hang(tmp_path):
+@pytest.mark.timeout(20)
+def test_pipes_and_folders_that_pose_as_files_do_not_hang(tmp_path):
     folder = write_state(tmp_path, 1)
     os.mkfifo(folder / "photo_view_09.png")
+    (folder / "photo_view_10.png").mkdir()
+    for number, make in ((11, os.mkfifo), (12, os.mkdir)):
+        (folder / f"photo_view_{number}.png").write_bytes(PNG)
+        make(folder / f"photo_view_{number}.txt")
     _, problems = read(tmp_path)
-    assert "photo_view_09.png" in {p.file for p in problems if p.kind == "not_png"}
+    kinds = {p.file: p.kind for p in problems if p.kind != "missing_prompt"}
+    assert kinds == {
+        "photo_view_09.png": "not_png",
+        "photo_view_10.png": "not_png",
+        "photo_view_11.txt": "empty_prompt",
+        "photo_view_12.txt": "unreadable",
+    }
 
 
 def test_missing_and_empty_base_do_not_hide_the_other(tmp_path):
