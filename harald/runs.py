@@ -11,6 +11,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+from harald import __version__
 from harald.config import PINS, Config
 from harald.errors import ConfigError
 from harald.runtime import Runtime
@@ -90,7 +91,8 @@ def fingerprint() -> dict[str, Any]:
     """What the bytes of a result depend on besides its config: versions, GPU, platform."""
     import torch
 
-    versions = {name: importlib.metadata.version(name) for name in (*PINS, "harald")}
+    versions = {name: importlib.metadata.version(name) for name in PINS}
+    versions["harald"] = __version__  # in a container harald is source without package metadata
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {
         "versions": {**versions, "torch": torch.__version__, "python": platform.python_version()},
