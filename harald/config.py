@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import modal
@@ -60,12 +61,19 @@ VOLUMES = {
 }
 HF_SECRET = modal.Secret.from_name("HF_SECRET", required_keys=[HF_TOKEN_VARIABLE])
 
+# The test suite travels only with the job that runs it.
+ROOT = Path(__file__).resolve().parents[1]
+test_image = image.add_local_dir(ROOT / "tests", "/root/tests", ignore=["**/__pycache__/**"]).add_local_file(
+    ROOT / "pyproject.toml", "/root/pyproject.toml"
+)
+
 app = modal.App(APP_NAME, image=image, volumes=VOLUMES, secrets=[HF_SECRET], include_source=False)
 
 # What each kind of job asks of Modal. Only `train` resumes, so only `train` is retried; a preemption uses up no retry.
 CPU_JOB: dict[str, Any] = {"cpu": 2.0, "memory": 4096, "timeout": HOUR}
 SCAN_JOB: dict[str, Any] = {"cpu": 4.0, "memory": 8192, "timeout": 6 * HOUR}
 INFER_JOB: dict[str, Any] = {"gpu": GPU_INFER, "memory": 65536, "timeout": 6 * HOUR, "startup_timeout": HOUR}
+TEST_JOB: dict[str, Any] = {**INFER_JOB, "image": test_image}
 TRAIN_JOB: dict[str, Any] = {
     "gpu": GPU_TRAIN,
     "memory": 131072,

@@ -176,7 +176,7 @@ def verify(
                train_run=train_run, steps=steps)  # fmt: skip
 
 
-@job(**config.INFER_JOB)
+@job(**config.TEST_JOB)
 def tests(preset: Preset = "mini", run_name: str = "", seed: int = 0, overrides: str = "{}", select: str = "") -> dict:
     """Run the test suite in this container. --select: pytest's -k expression."""
     return run("tests", preset=preset, run_name=run_name, seed=seed, overrides=overrides, select=select)
@@ -187,4 +187,5 @@ def part(name: str, *item: Any) -> Any:
     """One item of a fan-out (see Runtime.fan_out); not a job of its own."""
     from harald import jobs
 
-    return jobs.part(name)(remote_runtime(), *item)
+    with jobs.concise_errors():
+        return jobs.part(name)(remote_runtime(), *item)

@@ -59,7 +59,7 @@ def config_hash(config: Config) -> str:
 
 def identity_hash(config: Config) -> str:
     """Like config_hash, without the fields that a run may change when it goes on (its length, its housekeeping)."""
-    tree = dataclasses.asdict(config)
+    tree: dict[str, Any] = dataclasses.asdict(config)
     for section, names in _OPERATIONAL.items():
         for name in names:
             tree[section].pop(name)

@@ -1,0 +1,1 @@
+"""Trained encoder + held-out states -> numbers."""
