@@ -1,8 +1,11 @@
-"""Single source of truth: Modal objects, pinned versions, models, mount paths, presets. Imports: standard library and modal only."""
+"""Single source of truth: Modal objects, pinned versions, models, mount paths, presets.
+
+Imports the standard library and modal only.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar, Literal
 
 import modal
@@ -54,7 +57,7 @@ VOLUME_HF_CACHE = modal.Volume.from_name("harald-hf-cache", create_if_missing=Tr
 VOLUME_DATASETS = {
     number: modal.Volume.from_name(name, create_if_missing=True, version=2) for number, name in DATASETS.items()
 }
-VOLUMES = {
+VOLUMES: dict[str | PurePosixPath, modal.Volume] = {
     MNT_OUTPUT: VOLUME_OUTPUT,
     HF_CACHE: VOLUME_HF_CACHE,
     **{f"{MNT_DATASET}/{n}": v.with_mount_options(read_only=True) for n, v in VOLUME_DATASETS.items()},
@@ -102,7 +105,7 @@ class ModelRef(Strict):
 
 @dataclass(frozen=True)
 class LoraRef(Strict):
-    """A LoRA for the base model (the Comic-Style-LoRA): repository id, or a path of a file inside the HF cache. Empty: off."""
+    """A LoRA for the base model (the Comic-Style-LoRA): repository id, or a file inside the HF cache. Empty: off."""
 
     source: str = ""
     weight_name: str = ""
@@ -143,9 +146,12 @@ class Encoder(Strict):
         return sum(size for _, size in self.groups)
 
 
+Point = Literal["output", "input"]
+
+
 @dataclass(frozen=True)
 class Injection(Strict):
-    point: Literal["output", "input"] = "output"
+    point: Point = "output"
     class_word: str = "person"  # stands for <person> in the prompt that the text encoder reads at the output point
 
 

@@ -1,4 +1,4 @@
-"""Errors that a user can mend. Each says what is wrong, with which value, and what to do; none is shown with a traceback."""
+"""Errors that a user can mend: what is wrong, with which value, what to do. None is shown with a traceback."""
 
 import difflib
 from collections.abc import Iterable

@@ -149,7 +149,7 @@ def record(cache: Path, repo: str, asked: str, commit: str) -> None:
 
 
 def install(cache: Path, repo: str, folder: Path) -> str:
-    """Put a folder made by us into the cache as a repository, in the real layout (blobs, snapshots, refs). Returns its commit.
+    """Put a folder made by us into the cache as a repository, in the real layout. Returns its commit.
 
     The commit is a hash of names and contents: the same files give the same commit. The snapshot appears by one rename.
     """
@@ -182,7 +182,7 @@ def install(cache: Path, repo: str, folder: Path) -> str:
 
 
 def missing_files(folder: Path) -> list[str]:
-    """What a complete snapshot would have: targets of links, shards that an index names, parts that a pipeline names."""
+    """What a complete snapshot has: targets of its links, shards that an index names, parts that a pipeline names."""
     missing = [p.relative_to(folder).as_posix() for p in sorted(folder.rglob("*")) if p.is_symlink() and not p.exists()]
     for index in sorted(folder.rglob("*.index.json")):
         if index.exists():

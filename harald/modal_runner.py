@@ -133,7 +133,7 @@ def predict_tokens(
     images: str = "",
     references: int = 0,
 ) -> dict:
-    """Pictures of a person -> a person file. --images: comma-separated files or folders; or --state-id of the data set."""
+    """Pictures of a person -> a person file. --images: files or folders, comma-separated; or --state-id of a state."""
     return run("predict_tokens", preset=preset, run_name=run_name, seed=seed, overrides=overrides,
                train_run=train_run, state_id=state_id, images=images, references=references)  # fmt: skip
 

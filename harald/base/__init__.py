@@ -9,36 +9,48 @@ from torch import Tensor
 
 
 class BaseModel(Protocol):
-    """A frozen text-to-image flow model. Shapes: b batch, t text tokens, s image tokens, c channels, d width of the states."""
+    """A frozen text-to-image flow model. Shapes: b batch, t text tokens, s image tokens, c channels, d width."""
 
     repo: str
     width: int  # d
-    device: torch.device
     dtype: torch.dtype
     reserved_ids: list[int]  # vocabulary rows that no text uses
 
+    @property
+    def device(self) -> torch.device:
+        """Where the model lies."""
+        ...
+
     def tokenize(self, text: str) -> list[int]:
         """Token ids of a piece of text, without the template."""
+        ...
 
     def word_embeddings(self, ids: Sequence[int]) -> Tensor:
         """[n, d] rows of the text encoder's input embedding."""
+        ...
 
     def text_states(self, embeddings: Tensor) -> Tensor:
-        """[b, template + n, d] input embeddings of the whole template -> [b, t, d] prompt states, template's head dropped."""
+        """[b, head + t, d] input embeddings of the whole template -> [b, t, d] states, the head dropped."""
+        ...
 
     def encode_images(self, pixels: Tensor) -> Tensor:
         """[b, 3, h, w] in -1..1 -> [b, s, c] normalised, packed latents."""
+        ...
 
     def latent_shape(self, side: int) -> tuple[tuple[int, int], float]:
         """(s, c) of a side x side picture, and the time shift mu that the model's schedule uses for it."""
+        ...
 
     def velocity(self, latents: Tensor, t: Tensor, states: Tensor, side: int) -> Tensor:
-        """Predicted d latents / d t at [b, s, c], times [b] in 0..1 (1 is noise), states [b, t, d], pictures of side x side."""
+        """Predicted d latents / d t, [b, s, c], of side x side pictures at t [b] (1 is noise); states: [b, t, d]."""
+        ...
 
     def draw(
         self, states: Tensor, negative: Tensor, seeds: Sequence[int], size: int, steps: int, guidance: float
     ) -> list[Image.Image]:
         """Pictures from prompt states [t, d], one for each seed."""
+        ...
 
     def use_domain(self, domain: str) -> None:
         """Switch on what belongs to a domain (the comic LoRA), switch off the rest."""
+        ...

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import QwenImagePipeline
@@ -11,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from harald import hub
+from harald.base import BaseModel
 from harald.base.prompt_template import TEMPLATE_HEAD
 from harald.config import LoraRef, ModelRef
 from harald.errors import ModelError, PromptError
@@ -22,27 +24,31 @@ TRAINED_STATES = 512  # what the published model was trained on
 LORA = "style"
 
 
-class QwenImage:
-    """See harald.base.BaseModel. `pipeline` is the stock pipeline, whose pictures ours must equal where no person is used."""
+class QwenImage(BaseModel):
+    """See harald.base.BaseModel. `pipeline`: the stock one, whose pictures ours must equal where no person is used."""
 
-    def __init__(self, pipeline: QwenImagePipeline, repo: str, lora: LoraRef | None = None):
+    def __init__(self, pipeline: Any, repo: str, lora: LoraRef | None = None):
         self.pipeline, self.repo, self.lora = pipeline, repo, lora
         pipeline.set_progress_bar_config(disable=True)
         for part in (pipeline.transformer, pipeline.text_encoder, pipeline.vae):
             part.requires_grad_(False).eval()
         self.transformer, self.vae, self.tokenizer = pipeline.transformer, pipeline.vae, pipeline.tokenizer
         self.text_model = pipeline.text_encoder.model
-        self.device, self.dtype = self.transformer.device, self.transformer.dtype
+        self.dtype = self.transformer.dtype
         self.width = self.transformer.config.joint_attention_dim
         rows = self.text_model.get_input_embeddings().num_embeddings
         self.reserved_ids = list(range(len(self.tokenizer), rows))
         self.head = len(self.tokenize(TEMPLATE_HEAD))
         if self.head != pipeline.prompt_template_encode_start_idx:
             raise ModelError(
-                f"the prompt template's head is {self.head} tokens with the tokenizer of {repo}, but the pipeline drops "
+                f"the template's head is {self.head} tokens with the tokenizer of {repo}, but the pipeline drops "
                 f"{pipeline.prompt_template_encode_start_idx}",
                 "use the tokenizer that belongs to the base model",
             )
+
+    @property
+    def device(self) -> torch.device:
+        return self.transformer.device
 
     @classmethod
     def load(cls, cache: Path, ref: ModelRef, lora: LoraRef, device: torch.device, dtype: torch.dtype) -> "QwenImage":

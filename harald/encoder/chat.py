@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from PIL import Image
 from torch import Tensor
-from transformers import Qwen2TokenizerFast, Qwen2VLImageProcessorPil
+from transformers import Qwen2Tokenizer, Qwen2VLImageProcessorPil
 
 INSTRUCTION = "Describe the person's face, hair, glasses, beard, jewellery and outfit."
 
@@ -15,7 +15,8 @@ INSTRUCTION = "Describe the person's face, hair, glasses, beard, jewellery and o
 class Chat:
     """Samples of one layout (the same number and sizes of pictures): nothing is padded.
 
-    ids: [b, l]; kinds: [b, l], 1 where a picture's token stands; patches: [b * patches, c]; grids: [b * n, 3] (t, h, w in patches).
+    ids: [b, l]; kinds: [b, l], 1 where a picture's token stands; patches: [b * patches, c];
+    grids: [b * n, 3] (t, h, w in patches).
     The last K positions are the query slots.
     """
 
@@ -26,15 +27,15 @@ class Chat:
 
 
 class ChatBuilder:
-    """Builds chats with the model's own tokenizer and image processor (the PIL one: the same bytes on every machine)."""
+    """Builds chats with the model's own tokenizer and image processor (PIL's: the same bytes on every machine)."""
 
     def __init__(
-        self, tokenizer: Qwen2TokenizerFast, processor: Qwen2VLImageProcessorPil, queries: list[int], max_pixels: int
+        self, tokenizer: Qwen2Tokenizer, processor: Qwen2VLImageProcessorPil, queries: list[int], max_pixels: int
     ):
         self.tokenizer, self.processor, self.queries = tokenizer, processor, queries
         factor = processor.patch_size * processor.merge_size
         self.size = {"shortest_edge": factor * factor, "longest_edge": max_pixels}
-        self.image_id = tokenizer.convert_tokens_to_ids("<|image_pad|>")
+        (self.image_id,) = tokenizer("<|image_pad|>", add_special_tokens=False).input_ids
 
     def build(self, samples: Sequence[Sequence[Image.Image]]) -> list[tuple[list[int], Chat]]:
         """Samples -> one chat per layout, each with the indices of its samples, in order of first appearance."""
@@ -54,7 +55,7 @@ class ChatBuilder:
         ids = ids.expand(len(items), -1)
         return Chat(
             ids=ids,
-            kinds=(ids == self.image_id).int(),
+            kinds=torch.eq(ids, self.image_id).int(),
             patches=torch.cat([item["pixel_values"] for item in items]),
             grids=torch.cat([item["image_grid_thw"] for item in items]),
         )

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 
 class LayerMix(nn.Module):
-    """Learned softmax mix over decoder layers, each brought to unit RMS first (pre-norm and post-norm states differ in scale)."""
+    """Learned softmax mix over decoder layers, each at unit RMS: pre-norm and post-norm states differ in scale."""
 
     def __init__(self, layers: int):
         super().__init__()

@@ -16,7 +16,7 @@ from transformers import Qwen2Tokenizer, Qwen2VLImageProcessorPil, Qwen3VLForCon
 
 from harald import hub
 from harald.config import Encoder as EncoderConfig
-from harald.config import ModelRef
+from harald.config import ModelRef, Point
 from harald.determinism import key
 from harald.encoder.chat import ChatBuilder
 from harald.encoder.connector import Connector, LayerMix
@@ -37,12 +37,12 @@ class PersonEncoder(nn.Module, ModelHubMixin):
 
     def __init__(
         self,
-        vlm: nn.Module,
+        vlm: Any,
         chats: ChatBuilder,
         config: EncoderConfig,
         ref: ModelRef,
         scale: Tensor,
-        point: str,
+        point: Point,
         base: str,
         seed: int = 0,
     ):
@@ -53,7 +53,7 @@ class PersonEncoder(nn.Module, ModelHubMixin):
         vlm.requires_grad_(False)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(key(seed, "encoder"))
-            self.vlm = inject_adapter_in_model(
+            self.vlm: Any = inject_adapter_in_model(
                 LoraConfig(r=config.lora_rank, lora_alpha=config.lora_alpha, target_modules=LORA_TARGETS), vlm
             )
             std = vlm.get_input_embeddings().weight.float().std().item()
@@ -71,7 +71,7 @@ class PersonEncoder(nn.Module, ModelHubMixin):
 
     @classmethod
     def new(
-        cls, cache: Path, config: EncoderConfig, ref: ModelRef, scale: Tensor, point: str, base: str, seed: int,
+        cls, cache: Path, config: EncoderConfig, ref: ModelRef, scale: Tensor, point: Point, base: str, seed: int,
         device: torch.device, dtype: torch.dtype,
     ) -> "PersonEncoder":  # fmt: skip
         """An untrained encoder on the Qwen3-VL of the cache. Raises ModelError."""
@@ -149,9 +149,21 @@ class PersonEncoder(nn.Module, ModelHubMixin):
 
     @classmethod
     def _from_pretrained(
-        cls, *, model_id: str, revision: str | None, cache_dir: str, token: str | None, **options: Any
-    ):
-        """A folder or a repository. Options: device, dtype. Use it through hub.load or `load_encoder`."""
+        cls,
+        *,
+        model_id: str,
+        revision: str | None,
+        cache_dir: str | Path | None,
+        force_download: bool,
+        local_files_only: bool,
+        token: str | bool | None,
+        **options: Any,
+    ) -> "PersonEncoder":
+        """A folder or a repository of the cache. Options: device, dtype."""
+        if cache_dir is None:
+            raise ModelError(
+                "from_pretrained was called without cache_dir", "pass the folder of the Hugging Face cache"
+            )
         cache = Path(cache_dir)
         folder = (
             Path(model_id) if Path(model_id).is_dir() else hub.snapshot(cache, ModelRef(model_id, revision or "main"))
@@ -170,7 +182,8 @@ def load_encoder(cache: Path, folder: Path, device: torch.device, dtype: torch.d
         raise ModelError(
             f"{folder} has format {described.get('format')!r}, this version reads {FORMAT!r}", "convert or retrain it"
         )
-    config = EncoderConfig(**{**described["encoder"], "groups": tuple(map(tuple, described["encoder"]["groups"]))})
+    fields: dict[str, Any] = described["encoder"]
+    config = EncoderConfig(**fields | {"groups": tuple((name, size) for name, size in fields["groups"])})
     encoder = PersonEncoder.new(
         cache, config, ModelRef(**described["model"]), torch.ones_like(state["connector.norm.weight"]),
         described["point"], described["base"], seed=0, device=device, dtype=dtype,

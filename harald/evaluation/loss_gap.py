@@ -1,4 +1,4 @@
-"""Does the person in the pictures help to draw a view that was not shown? The flow-matching loss answers without a judge."""
+"""Does the person in the pictures help to draw a view that was not shown? The flow loss answers without a judge."""
 
 from collections.abc import Sequence
 

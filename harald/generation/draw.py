@@ -22,7 +22,7 @@ def draw(
     domain: str,
     point: str | None = None,
 ) -> list[Image.Image]:
-    """One picture a seed. persons: name -> tokens [K, d]; empty: the class word alone, bit-equal to the stock pipeline."""
+    """One picture a seed. persons: name -> tokens [K, d]; empty: the class word alone, as the stock pipeline does."""
     base.use_domain(domain)
     states = condition(base, prompt, persons, point or config.injection.point, config.injection.class_word)
     settings = config.generate

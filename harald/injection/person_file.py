@@ -68,6 +68,7 @@ def check_fits(person: PersonTokens, base: BaseModel, path: Path) -> None:
     """Raises PersonFileError if the file was made for another base model or width."""
     if person.base != base.repo or person.tokens.shape[1] != base.width:
         raise PersonFileError(
-            f"{path} was made for {person.base} (width {person.tokens.shape[1]}), not for {base.repo} (width {base.width})",
+            f"{path} was made for {person.base} (width {person.tokens.shape[1]}), "
+            f"not for {base.repo} (width {base.width})",
             f"use a preset with {person.base}, or predict the tokens again",
         )

@@ -1,8 +1,8 @@
 """The two injection points.
 
-`output`: the prompt is encoded with a class word for the placeholder, the K tokens are inserted right after that word's
-states. `input`: the placeholder becomes K input embeddings that run through the text encoder (literal Textual Inversion,
-Gal et al. 2022, arXiv 2208.01618).
+`output`: the prompt is encoded with a class word for the placeholder, the K tokens are inserted right after that
+word's states. `input`: the placeholder becomes K input embeddings that run through the text encoder (literal Textual
+Inversion, Gal et al. 2022, arXiv 2208.01618).
 """
 
 from collections.abc import Mapping, Sequence
@@ -58,7 +58,7 @@ def at_input(base: BaseModel, prompt: Prompt, persons: Mapping[str, Tensor], cla
 
 
 def word_ends(base: BaseModel, prompt: Prompt, class_word: str) -> list[int]:
-    """Index, in the prompt's states, after the last token of each class word. Raises PromptError if no token ends there."""
+    """Index, in the prompt's states, after the last token of each class word. PromptError if no token ends there."""
     text = prompt.with_word(class_word)
     ids, ends = base.tokenize(text), []
     for _, end in prompt.spans(class_word):

@@ -46,8 +46,8 @@ def _token(runtime: Runtime, config: Config) -> tuple[str, str, str]:
         return "ok", f"{HF_TOKEN_VARIABLE} is set", ""
     if all(ref.recipe for ref in refs) and not config.models.lora.source:
         return "ok", f"{HF_TOKEN_VARIABLE} is not set; this preset downloads nothing", ""
-    return ("missing", f"{HF_TOKEN_VARIABLE} is not set",
-            f"modal secret create HF_SECRET {HF_TOKEN_VARIABLE}=hf_...  (locally: export {HF_TOKEN_VARIABLE}=hf_...)")  # fmt: skip
+    advice = f"modal secret create HF_SECRET {HF_TOKEN_VARIABLE}=hf_...  (locally: export {HF_TOKEN_VARIABLE}=hf_...)"
+    return "missing", f"{HF_TOKEN_VARIABLE} is not set", advice
 
 
 def _lora(runtime: Runtime, config: Config) -> tuple[str, str, str]:
@@ -73,8 +73,10 @@ def _datasets(runtime: Runtime, config: Config) -> tuple[str, str, str]:
     }
     if any(counts.values()):
         return "ok", ", ".join(f"dataset/{n}: {count} states" for n, count in counts.items()), ""
-    return ("missing", f"no seed_<number> folder in {sorted(map(str, runtime.datasets.values())) or runtime.root / 'dataset'}",
-            f"modal volume put {DATASETS[1]} FOLDER /   (locally: put the folders under {runtime.root}/dataset/1, or run demo_dataset)")  # fmt: skip
+    places = ", ".join(map(str, runtime.datasets.values())) or runtime.root / "dataset"
+    here = f"put the folders under {runtime.root}/dataset/1, or run demo_dataset"
+    advice = f"modal volume put {DATASETS[1]} FOLDER /   (locally: {here})"
+    return "missing", f"no seed_<number> folder in {places}", advice
 
 
 def _accelerator(runtime: Runtime, config: Config) -> tuple[str, str, str]:

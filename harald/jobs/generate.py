@@ -61,7 +61,7 @@ def run(
 
 
 def person_files(runtime: Runtime, person: str) -> dict[str, Path]:
-    """FILE -> the plain <person>; name=FILE,name=FILE -> <person:name>. A run of predict_tokens may be named instead of a file."""
+    """FILE is the plain <person>, name=FILE is <person:name>. A run of predict_tokens stands for its file."""
     files: dict[str, Path] = {}
     for piece in filter(None, (text.strip() for text in person.split(","))):
         name, equals, value = piece.partition("=")

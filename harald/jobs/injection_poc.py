@@ -1,7 +1,7 @@
 """The proof that comes first: does a person pass through the injection point of the frozen base model at all?
 
-(a) no tokens: byte for byte the stock pipeline's picture; (b) a prompt's own states, injected, give the prompt's picture;
-(c) K vectors optimised on one state, at each injection point; (d) one forward pass of the encoder beside it.
+(a) No tokens: byte for byte the stock pipeline's picture. (b) A prompt's own states, injected, give its picture.
+(c) K vectors optimised on one state, at each injection point. (d) One forward pass of the encoder beside it.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from harald import reporting, runs
 from harald.base.qwen_image import QwenImage
-from harald.config import Config
+from harald.config import Config, Point
 from harald.data.images import load_picture, within_pixels
 from harald.data.index import find_state, states_for
 from harald.errors import TrainingError
@@ -31,7 +31,7 @@ from harald.training.inversion import invert, probe_loss, probe_targets
 
 log = logging.getLogger(__name__)
 
-POINTS = ("output", "input")
+POINTS: tuple[Point, ...] = ("output", "input")
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Arm:
     """One way to come by the person's tokens: what it cost, and how well a view is predicted that it has not seen."""
 
     name: str
-    point: str
+    point: Point
     tokens: Tensor | None
     seconds: float
     steps: int

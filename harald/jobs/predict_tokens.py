@@ -7,8 +7,8 @@ import torch
 from harald import runs
 from harald.config import Config
 from harald.data.images import load_picture, within_pixels
-from harald.data.latents import picture_hash
 from harald.data.index import find_state, states_for
+from harald.data.latents import picture_hash
 from harald.encoder.model import PersonEncoder
 from harald.errors import ConfigError, DatasetError
 from harald.injection.person_file import save_person

@@ -43,7 +43,7 @@ def run(runtime: Runtime, config: Config, run_name: str, select: str = "") -> di
     tail = done.stdout.strip().splitlines()[-15:]
     if done.returncode:
         raise TestsFailed(
-            "pytest ended with exit code %d:\n    %s" % (done.returncode, "\n    ".join(tail)),
+            f"pytest ended with exit code {done.returncode}:\n    " + "\n    ".join(tail),
             f"see {folder / 'pytest.txt'}",
         )
     return {"exit_code": 0, "summary": tail[-1], "output": str(folder / "pytest.txt")}

@@ -6,11 +6,15 @@ import json
 import logging
 from pathlib import Path
 
+from PIL import Image
+
 from harald import reporting, runs
+from harald.base.qwen_image import QwenImage
 from harald.config import Config
 from harald.data.images import load_picture, within_pixels
 from harald.data.index import states_for
 from harald.data.manifest import split_of
+from harald.encoder.model import PersonEncoder
 from harald.errors import TrainingError
 from harald.generation.draw import draw, grid
 from harald.injection.prompt import ANY, parse
@@ -46,12 +50,16 @@ def with_flags(config: Config, steps: int, checkpoint_every: int) -> Config:
     changes = {"steps": steps, "checkpoint_every": checkpoint_every}
     if bad := {name: value for name, value in changes.items() if value < 0}:
         raise TrainingError(f"{bad} is negative", "use 1 or more, or leave the flag out for the preset's value")
-    changes = {name: value for name, value in changes.items() if value}
-    return dataclasses.replace(config, train=dataclasses.replace(config.train, **changes))
+    train = dataclasses.replace(
+        config.train,
+        steps=steps or config.train.steps,
+        checkpoint_every=checkpoint_every or config.train.checkpoint_every,
+    )
+    return dataclasses.replace(config, train=train)
 
 
 def fit(runtime: Runtime, config: Config, folder: Path) -> int:
-    """Everything of a run but its report: used by train and, into a scratch folder, by verify. Returns the first step."""
+    """Everything of a run but its report; verify calls it with a scratch folder. Returns the step it started from."""
     states = states_for(runtime, config)
     training = [s for s in states if split_of(s.state_id, config.data.validation_share) == "train"]
     if not training:
@@ -75,7 +83,7 @@ def fit(runtime: Runtime, config: Config, folder: Path) -> int:
     return train(base, encoder, batches, config, folder, runtime.commit, sample)
 
 
-def panel(base, encoder, states: list[State], config: Config):
+def panel(base: QwenImage, encoder: PersonEncoder, states: list[State], config: Config) -> Image.Image:
     """The fixed grid: a reference, then one picture a scene, for each state."""
     rows = []
     for state in states:

@@ -18,9 +18,9 @@ log = logging.getLogger(__name__)
 
 
 def run(runtime: Runtime, config: Config, run_name: str, train_run: str = "", steps: int = 3) -> dict:
-    """Two proofs: `steps` steps from the start, twice, are the same bytes; and the run's own first steps are among them.
+    """Two proofs: `steps` steps from the start, twice, are the same bytes, and the run's own first steps are too.
 
-    Where the run keeps two checkpoints, the stretch between the last two is repeated too, and must end in the same files.
+    Where the run keeps two checkpoints, the stretch between the last two is repeated and must end in the same files.
     Raises TrainingError that names what differs.
     """
     if steps < 1:

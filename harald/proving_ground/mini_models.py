@@ -6,6 +6,7 @@ Their weights are random (fixed seed): the pictures are noise, the code that mak
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import (
@@ -42,19 +43,13 @@ def write(cache: Path, ref: ModelRef) -> str:
 
 def _qwen_image(folder: Path) -> None:
     tokenizer = build()
-    QwenImagePipeline(
-        scheduler=scheduler(),
-        vae=AutoencoderKLQwenImage(base_dim=8, z_dim=16, dim_mult=[1, 2, 2, 2], num_res_blocks=1).eval(),
-        text_encoder=Qwen2_5_VLForConditionalGeneration(_text_config(tokenizer)).eval(),
-        tokenizer=tokenizer,
-        transformer=QwenImageTransformer2DModel(
-            num_layers=2,
-            attention_head_dim=16,
-            num_attention_heads=4,
-            joint_attention_dim=WIDTH,
-            axes_dims_rope=(4, 6, 6),
-        ).eval(),
-    ).save_pretrained(folder)
+    vae: Any = AutoencoderKLQwenImage(base_dim=8, z_dim=16, dim_mult=[1, 2, 2, 2], num_res_blocks=1)
+    text_encoder = Qwen2_5_VLForConditionalGeneration(_text_config(tokenizer))
+    transformer: Any = QwenImageTransformer2DModel(
+        num_layers=2, attention_head_dim=16, num_attention_heads=4, joint_attention_dim=WIDTH, axes_dims_rope=(4, 6, 6)
+    )
+    pipeline: Any = QwenImagePipeline(scheduler(), vae, text_encoder, tokenizer, transformer)
+    pipeline.save_pretrained(folder)
 
 
 def scheduler() -> FlowMatchEulerDiscreteScheduler:
@@ -145,7 +140,7 @@ def _qwen3_vl(folder: Path) -> None:
     ).save_pretrained(folder)
 
 
-def _vision_ids(tokenizer: Qwen2Tokenizer) -> dict[str, int]:
+def _vision_ids(tokenizer: Qwen2Tokenizer) -> dict[str, Any]:
     names = {
         "image_token_id": "<|image_pad|>",
         "video_token_id": "<|video_pad|>",

@@ -1,6 +1,7 @@
 """A small Qwen2Tokenizer: real byte-level BPE and the published special tokens, learnt from a few hundred words."""
 
 import json
+from typing import Any
 
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
 from transformers import Qwen2Tokenizer
@@ -34,13 +35,13 @@ long short curly wavy straight hair bun ponytail bob bald beard stubble moustach
 earrings hoop necklace pearls hat cap beanie headscarf scarf make up lipstick freckles slim heavy
 smiling laughing happy sad angry surprised neutral winking shouting crying reading dancing running sitting standing
 facing left right front side profile close half full body head shoulders
-park beach city street office bedroom studio forest night dusk dawn rain snow cafe mountains sunset library kitchen garden
-shirt sweater dress jacket suit coat hoodie scene background describe person's
+park beach city street office bedroom studio forest night dusk dawn rain snow cafe mountains sunset library kitchen
+garden shirt sweater dress jacket suit coat hoodie scene background describe person's
 """
 
 
 def build() -> Qwen2Tokenizer:
-    """Deterministic: the same words give the same merges. Every known word is one token, so the template's head is 34."""
+    """Deterministic. Every known word is one token, so the template's head is 34 tokens long, as the published one."""
     words = sorted(set(WORDS.split()))
     plain = (TEMPLATE_HEAD + TEMPLATE_TAIL).replace("<|im_start|>", "").replace("<|im_end|>", "")
     lines = [plain, plain, *(f"{word} {word} {word.capitalize()}" for word in words), ". , : ; ! ? 0 1 2 3 4 5 6 7 8 9"]
@@ -63,6 +64,7 @@ def build() -> Qwen2Tokenizer:
 
 def _as_qwen2(trained: Tokenizer) -> Qwen2Tokenizer:
     model = json.loads(trained.to_str())["model"]
-    tokenizer = Qwen2Tokenizer(vocab=model["vocab"], merges=[tuple(pair) for pair in model["merges"]])
+    merges: Any = [tuple(pair) for pair in model["merges"]]
+    tokenizer = Qwen2Tokenizer(vocab=model["vocab"], merges=merges)
     tokenizer.add_special_tokens({"additional_special_tokens": list(SPECIAL)}, replace_extra_special_tokens=False)
     return tokenizer

@@ -20,8 +20,11 @@ DUMMY_PROMPT = "<person>"
 
 @dataclass(frozen=True)
 class Target:
-    """One picture to draw. owner: index of its state in the batch; pixels: [3, h, w], or latents: [s, c] from the cache;
-    t: [1]; noise: [s, c]; slots: the person slots that are kept (a group may be dropped, all of them too)."""
+    """One picture to draw.
+
+    owner: index of its state in the batch; pixels: [3, h, w], or latents: [s, c] from the cache; t: [1]; noise: [s, c];
+    slots: the person slots that are kept (a group may be dropped, all of them too).
+    """
 
     owner: int
     prompt: str
@@ -53,7 +56,8 @@ class Batches(Dataset):
     def __len__(self) -> int:
         return 2**31  # steps are drawn on demand, training decides when to stop
 
-    def __getitem__(self, step: int) -> Batch:
+    def __getitem__(self, index: int) -> Batch:
+        step = index
         config, train = self.config, self.config.train
         domain = draw_domain(config.seed, step, self.states)
         candidates = [state for state in self.states if domain in state.domains]

@@ -1,4 +1,4 @@
-"""Checkpoints: a folder that appears by one rename, with the hash of every file. Safetensors and JSON, nothing is unpickled."""
+"""Checkpoints: a folder that appears by one rename, with the hash of every file. Safetensors and JSON, no pickle."""
 
 import json
 import logging

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from harald.base import BaseModel
-from harald.config import Config
+from harald.config import Config, Point
 from harald.data.images import load_picture, target_tensor
 from harald.determinism import generator, rng
 from harald.injection.points import plain
@@ -26,9 +26,9 @@ PROBE_TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)
 
 
 def invert(
-    base: BaseModel, views: Sequence[View], held_out: Sequence[View], point: str, config: Config
+    base: BaseModel, views: Sequence[View], held_out: Sequence[View], point: Point, config: Config
 ) -> tuple[Tensor, list[dict[str, float]]]:
-    """Tokens [K, d] that draw the views, and the curve: step, loss of the step, loss on the held-out views (fixed noise).
+    """Tokens [K, d] that draw the views, and the curve: step, its loss, loss on the held-out views (fixed noise).
 
     The prompts are silent about the state. The step size is relative to the scale of what the point expects.
     """

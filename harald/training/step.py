@@ -17,7 +17,7 @@ Encode = Callable[[list], Tensor]
 
 
 def training_loss(base: BaseModel, encode: Encode, batch: Batch, config: Config) -> tuple[Tensor, dict[str, Tensor]]:
-    """Scalar loss with a graph to the encoder, and its parts (detached). One encoder pass serves all targets of a state."""
+    """Scalar loss with a graph to the encoder, and its detached parts. One encoder pass serves a state's targets."""
     tokens = encode(batch.references)
     base.use_domain(batch.domain)
     per_target = flow_losses(base, tokens, batch.targets, config)

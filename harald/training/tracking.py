@@ -1,4 +1,4 @@
-"""Where the numbers go: metrics.jsonl is the truth (and deterministic), trackio a copy of it to look at, the log a summary."""
+"""Where numbers go: metrics.jsonl is the truth (and deterministic), trackio a copy to look at, the log a summary."""
 
 import contextlib
 import io
