@@ -126,6 +126,7 @@ class Data(Strict):
     image_size: int = 512  # side of a target, pixels; pictures are scaled and centre-cropped to it
     min_views: int = 2  # one to look at, one to draw
     min_side: int = 64  # pixels; smaller pictures are rejected
+    manifest: str = ""  # run name of check_dataset: take its manifest instead of reading all folders again
     verify_pixels: bool = False  # decode every picture completely (slow) instead of checking its first and last bytes
     validation_share: float = 0.02  # share of the states, picked by a hash of the state_id
 

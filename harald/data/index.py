@@ -5,16 +5,24 @@ from collections import Counter
 
 from harald.config import Config
 from harald.data.findings import Problem
+from harald.data.manifest import load_states
 from harald.data.scan import STATE_ID, scan
 from harald.errors import DatasetError, did_you_mean
 from harald.records import State
+from harald.runs import find_run
 from harald.runtime import Runtime
 
 log = logging.getLogger(__name__)
 
 
 def states_for(runtime: Runtime, config: Config) -> list[State]:
-    """Every usable state, sorted by base folder and number. Raises DatasetError if there is none."""
+    """Every usable state, sorted by base folder and number. Raises DatasetError if there is none.
+
+    With data.manifest they come from that run of check_dataset, which spares a network volume a read of every file.
+    """
+    if config.data.manifest:
+        manifest = find_run(runtime, "check_dataset", config.data.manifest) / "manifest.parquet"
+        return load_states(manifest, runtime.datasets)
     states: list[State] = []
     counts: Counter[str] = Counter()
     first: list[Problem] = []

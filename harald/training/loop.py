@@ -45,20 +45,19 @@ def train(
         return start
     if start == 0:
         sample(0)
-    tracker = Tracker(folder / "trackio", folder.name, asdict(config))
     progress = Progress(start, settings.steps)
-    for batch in loader(batches, start, settings):
-        step = batch.step + 1
-        row = train_step(base, encoder, optimizer, batch, config)
-        metrics.write({"step": step, **row})
-        tracker.log({"step": step, **row})
-        progress.update(step, row["loss"], len(batch.targets))
-        if step % settings.sample_every == 0 or step == settings.steps:
-            sample(step)  # before the checkpoint: a kill in between then repeats the step, and loses no grid
-        if step % settings.checkpoint_every == 0 or step == settings.steps:
-            save_checkpoint(checkpoints, step, encoder, optimizer, identity, settings.keep_checkpoints)
-            commit()
-    tracker.close()
+    with Tracker(folder / "trackio", folder.name, asdict(config)) as tracker:
+        for batch in loader(batches, start, settings):
+            step = batch.step + 1
+            row = train_step(base, encoder, optimizer, batch, config)
+            metrics.write({"step": step, **row})
+            tracker.log({"step": step, **row})
+            progress.update(step, row["loss"], len(batch.targets))
+            if step % settings.sample_every == 0 or step == settings.steps:
+                sample(step)  # before the checkpoint: a kill in between then repeats the step, and loses no grid
+            if step % settings.checkpoint_every == 0 or step == settings.steps:
+                save_checkpoint(checkpoints, step, encoder, optimizer, identity, settings.keep_checkpoints)
+                commit()
     return start
 
 

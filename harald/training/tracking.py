@@ -50,7 +50,10 @@ class Tracker:
     def log(self, row: dict[str, Any]) -> None:
         self.run.log({name: value for name, value in row.items() if name != "step"}, step=row["step"])
 
-    def close(self) -> None:
+    def __enter__(self) -> "Tracker":
+        return self
+
+    def __exit__(self, *_: object) -> None:
         import trackio
 
         with contextlib.redirect_stdout(io.StringIO()):
