@@ -50,10 +50,8 @@ def test_lora_draws_its_own_domain_and_leaves_the_others_bit_equal(lora_file, ki
 
 def test_scale_of_the_lora_counts(lora_file):
     (cache() / "comic.safetensors").write_bytes(lora_file.read_bytes())
-    models = [
-        QwenImage.load(cache(), config.mini().models.base, LoraRef("comic.safetensors", scale=s), CPU, FLOAT)
-        for s in (0.5, 1.0)
-    ]
+    refs = [LoraRef("comic.safetensors", scale=scale) for scale in (0.5, 1.0)]
+    models = [QwenImage.load(cache(), config.mini().models.base, ref, CPU, FLOAT) for ref in refs]
     assert picture(models[0], "comic") != picture(models[1], "comic")
 
 

@@ -1,7 +1,8 @@
-"""From a folder of pictures to a picture of the person, with the commands that a user types; and what bad input answers."""
+"""From a folder of pictures to a picture of the person, with the commands that a user types; and bad input."""
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -80,7 +81,7 @@ def test_evaluate_reports_every_arm_with_an_interval(call, root):
     assert set(metrics["loss"]) == {"own tokens", "no tokens", "another state's tokens"}
     assert all(arm["low"] <= arm["mean"] <= arm["high"] for arm in metrics["loss"].values())
     assert metrics["states"] == 2 and "first/step_00000004" in metrics["encoder"]
-    assert "data:image/png" in open(out.splitlines()[-1]).read()
+    assert "data:image/png" in Path(out.splitlines()[-1]).read_text()
 
 
 def test_injection_poc_proves_its_checks_and_lowers_the_loss_at_both_points(call, root):
@@ -108,13 +109,9 @@ def test_doctor_names_what_is_missing_and_the_command_that_mends_it(call, monkey
     assert not call("doctor")[0]
     monkeypatch.delenv("HUGGINGFACE_TOKEN", raising=False)
     error, _ = call("doctor", preset="full")
-    for line in (
-        "token: HUGGINGFACE_TOKEN is not set",
-        "modal secret create HF_SECRET",
-        "base model: Qwen/Qwen-Image",
-        "download_models",
-    ):
-        assert line in error
+    wanted = ["token: HUGGINGFACE_TOKEN is not set", "modal secret create HF_SECRET"]
+    wanted += ["base model: Qwen/Qwen-Image", "download_models"]
+    assert all(line in error for line in wanted), error
 
 
 BAD = [
