@@ -64,11 +64,12 @@ VOLUMES: dict[str | PurePosixPath, modal.Volume] = {
 }
 HF_SECRET = modal.Secret.from_name("HF_SECRET", required_keys=[HF_TOKEN_VARIABLE])
 
-# The test suite travels only with the job that runs it.
+# The test suite travels only with the job that runs it, and only from a checkout: an installed package has none.
 ROOT = Path(__file__).resolve().parents[1]
-test_image = image.add_local_dir(ROOT / "tests", "/root/tests", ignore=["**/__pycache__/**"]).add_local_file(
-    ROOT / "pyproject.toml", "/root/pyproject.toml"
-)
+test_image = image
+if (ROOT / "tests").is_dir():
+    test_image = image.add_local_dir(ROOT / "tests", "/root/tests", ignore=["**/__pycache__/**"])
+    test_image = test_image.add_local_file(ROOT / "pyproject.toml", "/root/pyproject.toml")
 
 app = modal.App(APP_NAME, image=image, volumes=VOLUMES, secrets=[HF_SECRET], include_source=False)
 

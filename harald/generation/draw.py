@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from harald.base import BaseModel
@@ -36,7 +36,6 @@ def grid(rows: Sequence[Sequence[Image.Image]], side: int, gap: int = 4) -> Imag
     sheet = Image.new("RGB", (columns * (side + gap) - gap, len(rows) * (side + gap) - gap), "white")
     for y, row in enumerate(rows):
         for x, picture in enumerate(row):
-            fitted = picture.convert("RGB")
-            fitted.thumbnail((side, side))
+            fitted = ImageOps.contain(picture.convert("RGB"), (side, side))
             sheet.paste(fitted, (x * (side + gap), y * (side + gap)))
     return sheet
