@@ -1,6 +1,7 @@
 """Train the encoder on a data set."""
 
 import dataclasses
+import hashlib
 import io
 import json
 import logging
@@ -66,6 +67,7 @@ def fit(runtime: Runtime, config: Config, folder: Path) -> int:
         raise TrainingError(f"all {len(states)} states fall into the validation split", "lower data.validation_share")
     validation = [s for s in states if s not in training] or training
     log.info("%d states to train on, %d set aside", len(training), len(states) - len(training))
+    note_data(folder, states)
     base = base_model(runtime.hf_cache, config)
     encoder = new_encoder(runtime.hf_cache, config, base)
     if config.train.checkpoint_activations:
@@ -81,6 +83,18 @@ def fit(runtime: Runtime, config: Config, folder: Path) -> int:
         runs.write_bytes(folder / "samples" / f"step_{step:08d}.png", buffer.getvalue())
 
     return train(base, encoder, batches, config, folder, runtime.commit, sample)
+
+
+def note_data(folder: Path, states: list[State]) -> None:
+    """Remember which views the run was started on; warn where they have changed since, because the bytes then will too."""
+    names = [f"{state.state_id}/{view.name}" for state in states for view in state.views]
+    digest = hashlib.sha256("\n".join(sorted(names)).encode()).hexdigest()
+    file = folder / "data.json"
+    if file.exists() and json.loads(file.read_text())["sha256"] != digest:
+        log.warning(
+            "the data set has changed since this run began: it goes on, but not to the bytes of an unbroken run"
+        )
+    runs.write_json(file, {"states": len(states), "views": len(names), "sha256": digest})
 
 
 def panel(base: QwenImage, encoder: PersonEncoder, states: list[State], config: Config) -> Image.Image:

@@ -12,7 +12,7 @@ from harald.jobs import train as job
 from harald.jobs import verify
 from harald.settings import identity_hash
 from harald.training.checkpoint import last_good, list_checkpoints
-from tests.states import write_dataset
+from tests.states import write_dataset, write_state
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +94,15 @@ def test_lines_beyond_the_checkpoint_and_cut_lines_are_dropped(runtime, unbroken
         file.write('{"step": 5, "loss": 99}\n{"step": 6, "lo')
     job.run(runtime, small(), "lines")
     assert (folder / "metrics.jsonl").read_bytes() == (unbroken / "metrics.jsonl").read_bytes()
+
+
+def test_changed_data_set_is_told_when_a_run_goes_on(tmp_path, caplog):
+    runtime = write_dataset(tmp_path, states=4)
+    job.run(runtime, small(steps=2), "grows")
+    assert "has changed" not in caplog.text
+    write_state(tmp_path / "dataset" / "1", 9999)
+    job.run(runtime, small(steps=4), "grows")
+    assert "the data set has changed since this run began" in caplog.text
 
 
 def test_finished_run_started_again_does_nothing(runtime, unbroken):
