@@ -86,7 +86,7 @@ def fit(runtime: Runtime, config: Config, folder: Path) -> int:
 
 
 def note_data(folder: Path, states: list[State]) -> None:
-    """Remember which views the run was started on; warn where they have changed since, because the bytes then will too."""
+    """Remember which views the run was started on; warn where they have changed since: the bytes then change too."""
     names = [f"{state.state_id}/{view.name}" for state in states for view in state.views]
     digest = hashlib.sha256("\n".join(sorted(names)).encode()).hexdigest()
     file = folder / "data.json"
