@@ -42,6 +42,7 @@ class Tracker:
         os.environ["TRACKIO_STORAGE_MODE"] = "jsonl"
         import trackio
 
+        trackio.utils.TRACKIO_DIR = folder  # a second run in this process has a folder of its own too
         with contextlib.redirect_stdout(io.StringIO()):
             self.run = trackio.init(
                 "harald", name=run, config=config, resume="allow", embed=False, auto_log_gpu=False, auto_log_cpu=False

@@ -48,7 +48,8 @@ def test_run_writes_what_it_promises(unbroken):
     rows = [json.loads(line) for line in (unbroken / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
     assert {"loss", "grad_norm", "flow", "learning_rate"} <= set(rows[0])
-    assert list((unbroken / "trackio").rglob("*.jsonl"))
+    tracked = [json.loads(line) for p in (unbroken / "trackio").rglob("*.jsonl") for line in p.read_text().splitlines()]
+    assert [row["metrics"]["loss"] for row in tracked if row["kind"] == "metric"] == [row["loss"] for row in rows]
     assert (unbroken / "report.html").stat().st_size > 10_000
     fingerprint = json.loads((unbroken / "fingerprint.json").read_text())
     assert fingerprint["versions"]["torch"] and fingerprint["config_hash"]
@@ -56,6 +57,7 @@ def test_run_writes_what_it_promises(unbroken):
 
 def test_two_runs_give_the_same_bytes(runtime, unbroken):
     job.run(runtime, small(), "again")
+    assert list((runtime.output / "train" / "again" / "trackio").rglob("*.jsonl"))  # a folder of its own
     assert files(runtime.output / "train" / "again") == files(unbroken)
 
 
