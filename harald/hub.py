@@ -28,6 +28,11 @@ from harald.config import HF_TOKEN_VARIABLE, LoraRef, ModelRef
 from harald.errors import ModelError
 from harald.runs import safe_name, write_json
 
+try:  # the HTTP client of huggingface_hub 2 and of 1
+    from httpx2 import TransportError
+except ImportError:
+    from httpx import TransportError
+
 log = logging.getLogger(__name__)
 
 RECORD = "harald_revisions.json"  # in the cache: {repository: {asked revision: commit}}
@@ -131,7 +136,7 @@ def download(cache: Path, repo: str, asked: str, patterns: list[str] | None = No
         ) from error
     except RevisionNotFoundError as error:
         raise ModelError(f"{repo} has no revision {asked!r}", "check models.*.revision") from error
-    except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
+    except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, TransportError, OSError) as error:
         raise ModelError(
             f"{repo} cannot be downloaded: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
             "check the network and the token, then run download_models again: it goes on where it stopped",

@@ -44,8 +44,14 @@ def open_run(runtime: Runtime, job: str, run_name: str, config: Config, **inputs
     folder = runtime.output / job / name
     if (folder / CONFIG).exists() and any(p.name not in (CONFIG, INPUTS, FINGERPRINT) for p in folder.iterdir()):
         _refuse_other(job, folder, config, inputs)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / CONFIG, to_json(config) + "\n")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(folder / CONFIG, to_json(config) + "\n")
+    except OSError as error:
+        raise ConfigError(
+            f"the output folder {folder} cannot be written: {error.strerror}",
+            "check HARALD_ROOT (locally) or the output volume, its permissions and its free space",
+        ) from error
     write_json(folder / INPUTS, inputs)
     write_json(folder / FINGERPRINT, {"job": job, "config_hash": config_hash(config), **fingerprint()})
     return folder

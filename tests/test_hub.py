@@ -137,6 +137,17 @@ def test_download_without_a_network_is_no_traceback_and_shows_no_token(tmp_path,
     assert "hf_secret_value" not in str(error.value)
 
 
+def test_unreachable_network_is_told_plainly(tmp_path, monkeypatch):
+    monkeypatch.setenv(config.HF_TOKEN_VARIABLE, "hf_secret_value")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise hub.TransportError("Name or service not known")
+
+    monkeypatch.setattr(hub.HfApi, "model_info", refuse)
+    with pytest.raises(ModelError, match="Qwen/Qwen-Image cannot be downloaded: .*Name or service not known"):
+        hub.download(tmp_path, "Qwen/Qwen-Image", "main")
+
+
 def test_repository_name_cannot_leave_the_cache(tmp_path):
     with pytest.raises(ConfigError, match="the repository"):
         hub.snapshot(tmp_path, ModelRef("../../etc"))

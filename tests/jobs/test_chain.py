@@ -183,3 +183,10 @@ def test_empty_root_says_where_the_data_belongs(call, tmp_path, monkeypatch):
     for job in ("train", "injection_poc", "prepare", "check_dataset"):
         error, _ = call(job)
         assert error.startswith("error: ") and "fix: " in error and str(tmp_path) in error
+
+
+def test_root_that_cannot_be_written_is_named(call, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("HARALD_ROOT", str(tmp_path / "file"))
+    error, _ = call("demo_dataset")
+    assert error.startswith("error: the output folder") and "HARALD_ROOT" in error
