@@ -144,7 +144,7 @@ def test_unreachable_network_is_told_plainly(tmp_path, monkeypatch):
         raise hub.TransportError("Name or service not known")
 
     monkeypatch.setattr(hub.HfApi, "model_info", refuse)
-    with pytest.raises(ModelError, match="Qwen/Qwen-Image cannot be downloaded: .*Name or service not known"):
+    with pytest.raises(ModelError, match=r"Qwen/Qwen-Image cannot be downloaded: .*Name or service not known"):
         hub.download(tmp_path, "Qwen/Qwen-Image", "main")
 
 
