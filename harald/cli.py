@@ -45,5 +45,7 @@ def _add_flags(command: argparse.ArgumentParser, function: Callable) -> None:
         flag, kind = "--" + name.replace("_", "-"), types[name]
         if typing.get_origin(kind) is typing.Literal:
             command.add_argument(flag, default=parameter.default, choices=typing.get_args(kind))
+        elif kind is bool:
+            command.add_argument(flag, default=parameter.default, action=argparse.BooleanOptionalAction)
         else:
             command.add_argument(flag, default=parameter.default, type=kind, help=f"default: {parameter.default!r}")

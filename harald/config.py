@@ -3,6 +3,7 @@
 Imports the standard library and modal only.
 """
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -28,6 +29,9 @@ PINS = {
     "pydantic": "2.14.3",
     "jinja2": "3.1.6",
     "matplotlib": "3.11.2",
+    "numba": "0.68.1",
+    "scikit-image": "0.26.0",
+    "scipy": "1.17.1",
     "trackio": "0.43.0",
 }
 TEST_PINS = {"pytest": "9.2.0", "pytest-timeout": "2.4.0", "pytest-xdist": "3.8.0", "jaxtyping": "0.3.11"}
@@ -86,6 +90,7 @@ TRAIN_JOB: dict[str, Any] = {
     "retries": modal.Retries(max_retries=4, initial_delay=10.0),
     "single_use_containers": True,
 }
+PRETRAIN_JOB: dict[str, Any] = {**TRAIN_JOB, "cpu": 16.0}  # the pictures are rendered beside the GPU
 
 
 # ---------------------------------------------------------------- what a run is made of
@@ -208,6 +213,38 @@ class Evaluate(Strict):
 
 
 @dataclass(frozen=True)
+class Stage(Strict):
+    """One part of the pretraining: `segments` runs of `steps` steps, each on `states` persons of its own."""
+
+    steps: int  # of one segment; a segment is to last less than ten minutes
+    segments: int
+    batch: int  # pictures
+    learning_rate: float
+    states: int  # rendered for one segment while it trains
+    first_states: int  # of these, there before the first step
+    warmup_steps: int = 100
+    decay_share: float = 0.5  # of the last segment, in which the learning rate falls to 0
+    ema: float = 0.999
+    compile: bool = True  # half a minute or more at the start of a segment
+
+
+@dataclass(frozen=True)
+class Pretrain(Strict):
+    """How the small models are trained from nothing on synthetic persons. See proving_ground/pretraining."""
+
+    vae: Stage
+    base: Stage
+    judge: Stage
+    vision: Stage
+    sizes: Literal["tiny", "trained"] = "trained"
+    side: int = 128  # pixels
+    views: int = 8  # pictures of a state
+    held_out: int = 64  # states of persons that no training sees
+    prompt_tokens: int = 96  # most that a prompt may have, with the template's tail and without its head
+    workers: int = 14  # processes that render
+
+
+@dataclass(frozen=True)
 class Config(Strict):
     preset: str
     models: Models
@@ -221,6 +258,7 @@ class Config(Strict):
     poc: Poc = Poc()
     generate: Generate = Generate()
     evaluate: Evaluate = Evaluate()
+    pretrain: Pretrain | None = None
 
 
 # ---------------------------------------------------------------- presets
@@ -266,8 +304,29 @@ def mini() -> Config:
         poc=Poc(steps=60, batch=2, learning_rate=3e-2),
         generate=Generate(size=64, steps=6, guidance=2.0),
         evaluate=Evaluate(states=4),
+        pretrain=Pretrain(
+            vae=Stage(steps=11_000, segments=1, batch=64, learning_rate=1.5e-3, states=8192, first_states=512),
+            base=Stage(steps=6000, segments=6, batch=768, learning_rate=1e-3, states=10_240, first_states=1024),
+            judge=Stage(steps=5000, segments=1, batch=512, learning_rate=2e-3, states=8192, first_states=1536),
+            vision=Stage(steps=6000, segments=2, batch=512, learning_rate=8e-4, states=16_384, first_states=1024),
+        ),
     )
 
 
-PRESETS: dict[str, Callable[[], Config]] = {"full": full, "mini": mini}
-Preset = Literal["full", "mini"]
+def tiny() -> Config:
+    """For tests: random weights of 64 pixels, and a pretraining of a few steps that shows only that it runs."""
+    stage = Stage(
+        steps=3, segments=2, batch=4, learning_rate=1e-3, states=4, first_states=2, warmup_steps=2, ema=0.9,
+        compile=False,
+    )  # fmt: skip
+    return dataclasses.replace(
+        mini(),
+        preset="tiny",
+        pretrain=Pretrain(
+            stage, stage, stage, stage, sizes="tiny", side=64, views=2, held_out=2, prompt_tokens=512, workers=1
+        ),
+    )
+
+
+PRESETS: dict[str, Callable[[], Config]] = {"full": full, "mini": mini, "tiny": tiny}
+Preset = Literal["full", "mini", "tiny"]

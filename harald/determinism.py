@@ -19,6 +19,7 @@ def enable(seed: int, strict: bool = True) -> None:
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
     torch.use_deterministic_algorithms(strict)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[bad-assignment]  # a guard that costs time
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = strict
     torch.backends.cudnn.allow_tf32 = False

@@ -64,10 +64,21 @@ def run(name: str, **flags: Any) -> dict:
 
 @job(**config.SCAN_JOB)
 def demo_dataset(
-    preset: Preset = "mini", run_name: str = "", seed: int = 0, overrides: str = "{}", states: int = 12
+    preset: Preset = "mini",
+    run_name: str = "",
+    seed: int = 0,
+    overrides: str = "{}",
+    states: int = 12,
+    views: int = 16,
+    state_free: bool = False,
+    look_alikes: bool = False,
+    held_out: bool = False,
+    workers: int = 0,
 ) -> dict:
-    """Write sketched persons in the data set's format: a first data set to try every other job on."""
-    return run("demo_dataset", preset=preset, run_name=run_name, seed=seed, overrides=overrides, states=states)
+    """Write synthetic persons in the data set's format, with the truth in a table beside them."""
+    return run("demo_dataset", preset=preset, run_name=run_name, seed=seed, overrides=overrides, states=states,
+               views=views, state_free=state_free, look_alikes=look_alikes, held_out=held_out,
+               workers=workers)  # fmt: skip
 
 
 @job(**config.CPU_JOB)
@@ -174,6 +185,21 @@ def verify(
     """Re-run a few steps of a training run and compare the bytes."""
     return run("verify", preset=preset, run_name=run_name, seed=seed, overrides=overrides,
                train_run=train_run, steps=steps)  # fmt: skip
+
+
+@job(**config.PRETRAIN_JOB)
+def pretrain_mini(
+    preset: Preset = "mini",
+    run_name: str = "",
+    seed: int = 0,
+    overrides: str = "{}",
+    stage: str = "vae",
+    segments: int = 0,
+    weights: str = "",
+) -> dict:
+    """Train the mini models from nothing, stage by stage (vae, base, judge, vision); --segments: up to which one, 0 for all."""
+    return run("pretrain_mini", preset=preset, run_name=run_name, seed=seed, overrides=overrides,
+               stage=stage, segments=segments, weights=weights)  # fmt: skip
 
 
 @job(**config.TEST_JOB)

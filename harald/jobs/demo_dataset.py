@@ -1,95 +1,124 @@
-"""Write sketched persons in the data set's format: a first data set to try every other job on."""
+"""Write synthetic persons in the data set's format, with the truth in a table beside them."""
 
-import io
 import logging
+import os
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from harald import runs
 from harald.config import DATASETS, Config
 from harald.errors import ConfigError
-from harald.proving_ground.sketch_drawing import draw_view
-from harald.proving_ground.sketch_persons import SketchState, SketchView, sketch_state
+from harald.proving_ground.dataset import BASES, BLOCK, Place, Plan, Truth, Written, digest, make, places, renderers
 from harald.runtime import Runtime
 
 log = logging.getLogger(__name__)
 
-BASES = (1, 2)
-VIEWS = 8
 SIDE = 128  # pixels
 
 
-def run(runtime: Runtime, config: Config, run_name: str, states: int) -> dict:
-    """Twins (states 2k and 2k + 1) go to different base folders.
+def run(
+    runtime: Runtime,
+    config: Config,
+    run_name: str,
+    states: int,
+    views: int = 16,
+    state_free: bool = False,
+    look_alikes: bool = False,
+    held_out: bool = False,
+    workers: int = 0,
+) -> dict:
+    """Twins (states 2k and 2k + 1) go to different base folders. Done again with the same flags, or with more states,
+    it completes what is there, and changes nothing that is not its own.
 
     On this machine the data set's own folders are filled. They are read-only on Modal: there it goes to the output
-    volume. Done again with the same flags, or with more states, it completes what is there. Raises ConfigError for a
-    base folder with states that it would not write in just this way.
+    volume. workers: 0 for all processors. Raises ConfigError for flags out of range, and for a base folder with states
+    that it would not write in just this way.
     """
-    if not 1 <= states <= 100_000:
-        raise ConfigError(f"--states is {states}", "use 1 to 100000")
-    folder = runs.open_run(runtime, "demo_dataset", run_name, config, states=states)
+    for flag, value, least, most in (("states", states, 1, 100_000), ("views", views, 2, 200)):
+        if not least <= value <= most:
+            raise ConfigError(f"--{flag} is {value}", f"use {least} to {most}")
+    folder = runs.open_run(
+        runtime, "demo_dataset", run_name, config,
+        states=states, views=views, state_free=state_free, look_alikes=look_alikes, held_out=held_out,
+    )  # fmt: skip
     local = runtime.remote_map is None
     root = (runtime.root if local else folder) / "dataset"
-    plan = {_home(root, index, state): state for index, state in _sketches(config.seed, states)}
-    _refuse_foreign(root, plan)
+    plan = Plan(config.seed, views, SIDE, state_free, look_alikes, held_out)
+    truth = Truth(root, plan)
+    truth.check_plan()
+    everything = places(plan, states)
+    _refuse_strangers(root, everything)
+    missing = [place for place in everything if not _is_complete(truth, place)]
     written = 0
-    for done, (home, state) in enumerate(plan.items(), 1):
-        if not _complete(home, state):
-            for name, content in files_of(state).items():
-                runs.write_bytes(home / name, content)
-            written += 1
-        if done % 50 == 0:
-            log.info("%d of %d states", done, states)
+    for block, group in _blocks(missing, workers, plan):
+        new = {place.index for place, _ in group}
+        rows = [row for row in truth.read(block) if row["index"] not in new]
+        for place, made in group:
+            for name, content in made.files.items():
+                runs.write_bytes(place.below(root) / name, content)
+            rows += made.rows
+        truth.write(block, sorted(rows, key=lambda row: row["index"]))
+        written += len(group)
     if not local:
-        for base in sorted({home.parent.name for home in plan}):
-            volume = DATASETS.get(int(base), "DATASET_VOLUME")
-            source = f"/demo_dataset/{folder.name}/dataset/{base}"
-            log.info("to use it: modal volume get harald-output %s . && modal volume put %s %s /", source, volume, base)
-    return {"states": states, "views": states * VIEWS, "written": written, "dataset": str(root)}
+        _say_how_to_use(root, folder.name)
+    return {"states": states, "views": states * views, "written": written, "dataset": str(root)}
 
 
-def files_of(state: SketchState) -> dict[str, bytes]:
-    """File name -> content, pictures before their prompts."""
-    files = {}
-    for view in state.views:
-        name = _name(view)
-        buffer = io.BytesIO()
-        draw_view(state, view, SIDE).save(buffer, "PNG")
-        files[f"{name}.png"] = buffer.getvalue()
-        files[f"{name}.txt"] = f"{state.prompt(view)}\n".encode()
-    return files
+def _blocks(missing: list[Place], workers: int, plan: Plan) -> Iterator[tuple[int, list[tuple[Place, Written]]]]:
+    """Block of the truth table -> its missing states, made; one block is held at a time."""
+    workers = min(workers or os.cpu_count() or 1, len(missing))
+    began, done = time.monotonic(), 0
+    with renderers(max(1, workers)) as pool:
+        for block in sorted({place.index // BLOCK for place in missing}):
+            group = [place for place in missing if place.index // BLOCK == block]
+            made = (pool.map if pool else map)(make, [plan] * len(group), group)
+            yield block, list(zip(group, made, strict=True))
+            done += len(group)
+            speed = done * plan.views / (time.monotonic() - began)
+            log.info("%d of %d states, %.0f pictures/s", done, len(missing), speed)
 
 
-def _sketches(seed: int, states: int) -> list[tuple[int, SketchState]]:
-    return [(index, sketch_state(seed, index, VIEWS)) for index in range(states)]
+def _is_complete(truth: Truth, place: Place) -> bool:
+    """All files are there with the bytes that the table tells. Raises ConfigError if one has other bytes, or none of
+    ours bears its name; what the table does not know yet is compared with what would be written.
+    """
+    home = place.below(truth.root)
+    if not home.exists():
+        return False
+    known = {
+        f"{row['domain']}_view_{row['view']:02d}.{kind}": row[f"sha256_{kind}"]
+        for row in truth.read(place.index // BLOCK)
+        for kind in ("png", "txt")
+        if row["index"] == place.index
+    }
+    recorded = bool(known)
+    if not recorded:
+        known = {name: digest(content) for name, content in make(truth.plan, place).files.items()}
+    found = [path for path in sorted(home.iterdir()) if not (path.name.startswith(".") and path.suffix == ".tmp")]
+    for path in found:
+        if not path.is_file() or known.get(path.name) != runs.sha256(path):
+            raise ConfigError(
+                f"{truth.root} has a state that this call would not write: {path.relative_to(truth.root)}",
+                "nothing was changed; set HARALD_ROOT to an empty folder, or move the data set away",
+            )
+    return recorded and len(found) == len(known)
 
 
-def _home(root: Path, index: int, state: SketchState) -> Path:
-    return root / str(BASES[index % len(BASES)]) / state.state_id
-
-
-def _complete(home: Path, state: SketchState) -> bool:
-    return all((home / f"{_name(view)}{ending}").exists() for view in state.views for ending in (".png", ".txt"))
-
-
-def _name(view: SketchView) -> str:
-    return f"{view.domain}_view_{view.number:02d}"
-
-
-def _refuse_foreign(root: Path, plan: dict[Path, SketchState]) -> None:
-    """Every state that is already there must be one of ours, byte for byte as far as it got."""
+def _refuse_strangers(root: Path, everything: list[Place]) -> None:
+    """Raises ConfigError for a state in a base folder that is none of this call's."""
+    ours = {place.below(root) for place in everything}
     for base in BASES:
         for home in sorted((root / str(base)).glob("seed_*")):
-            ours = files_of(plan[home]) if home in plan else {}
-            for path in sorted(home.iterdir()) if home.is_dir() else [home]:
-                if path.name.startswith(".") and path.suffix == ".tmp":
-                    continue  # left by a call that was stopped
-                if not path.is_file() or ours.get(path.name) != path.read_bytes():
-                    raise ConfigError(
-                        f"{root / str(base)} has a state that this call would not write: {path.relative_to(root)}",
-                        "nothing was changed; set HARALD_ROOT to an empty folder, or move the data set away",
-                    )
-            if home not in plan:
+            if home not in ours:
                 raise ConfigError(
-                    f"{home} is not one of the states of this call", "move it away, or use another HARALD_ROOT"
+                    f"{home} is not one of the states of this call",
+                    "nothing was changed; move it away, raise --states, or use another HARALD_ROOT",
                 )
+
+
+def _say_how_to_use(root: Path, run_name: str) -> None:
+    for base in BASES:
+        if (root / str(base)).exists():
+            volume, source = DATASETS.get(base, "DATASET_VOLUME"), f"/demo_dataset/{run_name}/dataset/{base}"
+            log.info("to use it: modal volume get harald-output %s . && modal volume put %s %s /", source, volume, base)

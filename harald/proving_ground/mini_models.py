@@ -1,10 +1,12 @@
-"""Tiny models of the very classes that the published checkpoints use, written into the cache in the real layout.
+"""Small models of the very classes that the published checkpoints use, in the real layout.
 
-Their weights are random (fixed seed): the pictures are noise, the code that makes them is the real code.
+TINY ones are written into the cache with random weights (fixed seed): their pictures are noise, the code that makes
+them is the real code. TRAINED is what pretraining starts from.
 """
 
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,25 +31,112 @@ from harald.config import ModelRef
 from harald.proving_ground.mini_tokenizer import build
 
 RESERVED = 128  # vocabulary rows beyond the tokenizer's, as the published checkpoints have them
-WIDTH = 64  # of the prompt states: D
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Arguments of the models' own configurations, where the sizes differ."""
+
+    vae: dict[str, Any]
+    transformer: dict[str, Any]
+    text: dict[str, Any]  # text encoder; its hidden_size is the width of the prompt states
+    vlm_text: dict[str, Any]  # language model of the Qwen3-VL
+    vlm_vision: dict[str, Any]
+    tied: bool  # the output rows of the text models, which nobody uses, share the memory of the input rows
+
+
+TINY = Sizes(
+    vae={"base_dim": 8, "dim_mult": [1, 2, 2, 2], "num_res_blocks": 1},
+    transformer={"num_layers": 2, "attention_head_dim": 16, "num_attention_heads": 4, "axes_dims_rope": (4, 6, 6)},
+    text={
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 2048,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1_000_000.0, "mrope_section": [2, 3, 3]},
+    },
+    vlm_text={
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 16,
+        "max_position_embeddings": 4096,
+        "rope_parameters": {
+            "rope_type": "default",
+            "rope_theta": 5_000_000.0,
+            "mrope_section": [4, 2, 2],
+            "mrope_interleaved": True,
+        },
+    },
+    vlm_vision={
+        "depth": 2,
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_heads": 4,
+        "num_position_embeddings": 64,
+        "deepstack_visual_indexes": [0],
+    },
+    tied=False,
+)
+# MMDiT 14.6 M parameters, text encoder 2 M, VAE 6 M (single frames use a third of it), Qwen3-VL 5 M.
+TRAINED = Sizes(
+    vae={"base_dim": 32, "dim_mult": [1, 2, 3, 3], "num_res_blocks": 1},
+    transformer={"num_layers": 6, "attention_head_dim": 32, "num_attention_heads": 8, "axes_dims_rope": (8, 12, 12)},
+    text={
+        "hidden_size": 256,
+        "intermediate_size": 512,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 2048,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0, "mrope_section": [8, 12, 12]},
+    },
+    vlm_text={
+        "hidden_size": 192,
+        "intermediate_size": 512,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 6,
+        "num_key_value_heads": 2,
+        "head_dim": 32,
+        "max_position_embeddings": 4096,
+        "rope_parameters": {
+            "rope_type": "default",
+            "rope_theta": 10_000.0,
+            "mrope_section": [8, 4, 4],
+            "mrope_interleaved": True,
+        },
+    },
+    vlm_vision={
+        "depth": 6,
+        "hidden_size": 160,
+        "intermediate_size": 512,
+        "num_heads": 5,
+        "num_position_embeddings": 256,
+        "deepstack_visual_indexes": [1, 3],
+    },
+    tied=True,
+)
 
 
 def write(cache: Path, ref: ModelRef) -> str:
     """Make the repository that the reference's recipe names and install it. Returns its commit."""
-    recipe: Callable[[Path], None] = {"mini_qwen_image": _qwen_image, "mini_qwen3_vl": _qwen3_vl}[ref.recipe]
+    recipe: Callable[[Path, Sizes], None] = {"mini_qwen_image": qwen_image, "mini_qwen3_vl": qwen3_vl}[ref.recipe]
     with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng(devices=[]):
         torch.manual_seed(20250804)
-        recipe(Path(folder))
+        recipe(Path(folder), TINY)
         return hub.install(cache, ref.repo, Path(folder))
 
 
-def _qwen_image(folder: Path) -> None:
+def qwen_image(folder: Path, sizes: Sizes) -> None:
+    """Write a Qwen-Image with weights from torch's current seed."""
     tokenizer = build()
-    vae: Any = AutoencoderKLQwenImage(base_dim=8, z_dim=16, dim_mult=[1, 2, 2, 2], num_res_blocks=1)
-    text_encoder = Qwen2_5_VLForConditionalGeneration(_text_config(tokenizer))
-    transformer: Any = QwenImageTransformer2DModel(
-        num_layers=2, attention_head_dim=16, num_attention_heads=4, joint_attention_dim=WIDTH, axes_dims_rope=(4, 6, 6)
-    )
+    vae: Any = AutoencoderKLQwenImage(z_dim=16, **sizes.vae)
+    text_encoder = Qwen2_5_VLForConditionalGeneration(_text_config(tokenizer, sizes))
+    transformer: Any = QwenImageTransformer2DModel(joint_attention_dim=sizes.text["hidden_size"], **sizes.transformer)
     pipeline: Any = QwenImagePipeline(scheduler(), vae, text_encoder, tokenizer, transformer)
     pipeline.save_pretrained(folder)
 
@@ -67,66 +156,34 @@ def scheduler() -> FlowMatchEulerDiscreteScheduler:
     )
 
 
-def _text_config(tokenizer: Qwen2Tokenizer) -> Qwen2_5_VLConfig:
+def _text_config(tokenizer: Qwen2Tokenizer, sizes: Sizes) -> Qwen2_5_VLConfig:
     return Qwen2_5_VLConfig(
-        text_config={
-            "vocab_size": len(tokenizer) + RESERVED,
-            "hidden_size": WIDTH,
-            "intermediate_size": 128,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
-            "max_position_embeddings": 2048,
-            "rope_parameters": {"rope_type": "default", "rope_theta": 1_000_000.0, "mrope_section": [2, 3, 3]},
-            "bos_token_id": tokenizer.pad_token_id,
-            "eos_token_id": tokenizer.convert_tokens_to_ids("<|im_end|>"),
-            "pad_token_id": tokenizer.pad_token_id,
-        },
+        text_config={**sizes.text, **_vocabulary(tokenizer)},
         vision_config={
             "depth": 1,
             "hidden_size": 32,
             "intermediate_size": 64,
             "num_heads": 2,
-            "out_hidden_size": WIDTH,
+            "out_hidden_size": sizes.text["hidden_size"],
             "fullatt_block_indexes": [0],
         },
+        tie_word_embeddings=sizes.tied,
         **_vision_ids(tokenizer),
     )
 
 
-def _qwen3_vl(folder: Path) -> None:
+def qwen3_vl(folder: Path, sizes: Sizes) -> None:
+    """Write a Qwen3-VL with weights from torch's current seed."""
     tokenizer = build()
     config = Qwen3VLConfig(
-        text_config={
-            "vocab_size": len(tokenizer) + RESERVED,
-            "hidden_size": WIDTH,
-            "intermediate_size": 128,
-            "num_hidden_layers": 4,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
-            "head_dim": 16,
-            "max_position_embeddings": 4096,
-            "rope_parameters": {
-                "rope_type": "default",
-                "rope_theta": 5_000_000.0,
-                "mrope_section": [4, 2, 2],
-                "mrope_interleaved": True,
-            },
-            "bos_token_id": tokenizer.pad_token_id,
-            "eos_token_id": tokenizer.convert_tokens_to_ids("<|im_end|>"),
-            "pad_token_id": tokenizer.pad_token_id,
-        },
+        text_config={**sizes.vlm_text, **_vocabulary(tokenizer)},
         vision_config={
-            "depth": 2,
-            "hidden_size": 64,
-            "intermediate_size": 128,
-            "num_heads": 4,
             "patch_size": 8,
             "spatial_merge_size": 2,
-            "out_hidden_size": WIDTH,
-            "num_position_embeddings": 64,
-            "deepstack_visual_indexes": [0],
+            "out_hidden_size": sizes.vlm_text["hidden_size"],
+            **sizes.vlm_vision,
         },
+        tie_word_embeddings=sizes.tied,
         **_vision_ids(tokenizer),
     )
     Qwen3VLForConditionalGeneration(config).eval().save_pretrained(folder)
@@ -148,3 +205,12 @@ def _vision_ids(tokenizer: Qwen2Tokenizer) -> dict[str, Any]:
         "vision_end_token_id": "<|vision_end|>",
     }
     return {field: tokenizer.convert_tokens_to_ids(token) for field, token in names.items()}
+
+
+def _vocabulary(tokenizer: Qwen2Tokenizer) -> dict[str, Any]:
+    return {
+        "vocab_size": len(tokenizer) + RESERVED,
+        "bos_token_id": tokenizer.pad_token_id,
+        "eos_token_id": tokenizer.convert_tokens_to_ids("<|im_end|>"),
+        "pad_token_id": tokenizer.pad_token_id,
+    }

@@ -36,7 +36,10 @@ earrings hoop necklace pearls hat cap beanie headscarf scarf make up lipstick fr
 smiling laughing happy sad angry surprised neutral winking shouting crying reading dancing running sitting standing
 facing left right front side profile close half full body head shoulders
 park beach city street office bedroom studio forest night dusk dawn rain snow cafe mountains sunset library kitchen
-garden shirt sweater dress jacket suit coat hoodie scene background describe person's
+afro mohawk pigtails fringe tips stud drop chain pendant pearl gold emerald ruby sapphire plum orange yellow olive pale
+fair tan skin eye eyes eyebrows eyebrow shadow thick thin big small narrow broad wide high hooked pointed lips mouth
+nose chin cheeks face forehead hazel violet middle-aged headband striped dotted tank top t-shirt camera turned down up
+closed garden shirt sweater dress jacket suit coat hoodie scene background describe person's
 """
 
 

@@ -1,0 +1,42 @@
+"""Train the small models of the mini preset from nothing, on synthetic persons, a few minutes at a time."""
+
+import os
+import shutil
+from pathlib import Path
+
+from harald import proving_ground, runs
+from harald.config import Config
+from harald.errors import ConfigError
+from harald.proving_ground.pretraining import stages
+from harald.runtime import Runtime
+
+SHIPPED = Path(proving_ground.__file__).parent / "weights"
+
+
+def run(runtime: Runtime, config: Config, run_name: str, stage: str, segments: int = 0, weights: str = "") -> dict:
+    """Train a stage on the run's own weights until `segments` of its segments are done (0: all); what is done stays.
+
+    weights: the folder that a new run starts from; empty: the weights of the package if it has any, else random ones.
+    """
+    stages.checked(config, stage)
+    if segments < 0:
+        raise ConfigError(f"--segments is {segments}", "use 1 or more, or 0 for all of the stage")
+    run_folder = runs.open_run(runtime, "pretrain_mini", run_name, config)
+    folder = run_folder / "weights"
+    stages.recover(folder)
+    if not folder.exists():
+        begin(folder, weights, shipped=stages.checked(config, stage).sizes == "trained")
+    runtime.commit()
+    result = stages.run_segments(config, folder, stage, segments)
+    return {"run": run_folder.name, "stage": stage, "folder": str(folder), **result}
+
+
+def begin(folder: Path, weights: str, shipped: bool) -> None:
+    """Copy the weights that the run starts from. Raises ConfigError."""
+    source = Path(weights) if weights else SHIPPED
+    if (weights or shipped) and (source / stages.PROGRESS).exists():
+        part = folder.with_name(f".{folder.name}.begin.tmp")
+        shutil.copytree(source, part)
+        os.replace(part, folder)
+    elif weights:
+        raise ConfigError(f"--weights {weights} holds no {stages.PROGRESS}", "name the folder `weights` of a run")

@@ -1,0 +1,151 @@
+"""MMDiT and text encoder of the small Qwen-Image, by rectified flow on the VAE's latents."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from harald import determinism
+from harald.proving_ground.pretraining import weights
+from harald.proving_ground.pretraining.pool import Pictures, Pool
+from harald.proving_ground.pretraining.prompts import VARIANTS, PromptIds
+from harald.proving_ground.pretraining.segment import Segment, generator, train
+from harald.proving_ground.pretraining.single_frame import single_frame
+from harald.proving_ground.pretraining.vae import CHUNK, autocast, encode_mean
+from harald.training.flow import interpolate, velocity_loss, velocity_target
+
+UNIFORM_TIMES = 0.5  # share of times that are uniform; logit-normal alone left the scenes unlearnt
+TIME_MEAN = 1.0  # of the logit of the other times: nearer to noise
+
+
+def run(segment: Segment) -> dict[str, float]:
+    """Train transformer and text encoder of the folder. Returns the held-out flow loss at fixed times."""
+    device = determinism.device()
+    pretrain = segment.pretrain
+    with Pool(
+        segment.config.seed, segment.first_state, segment.settings.states, pretrain.held_out,
+        pretrain.views, pretrain.side, pretrain.workers,
+    ) as pool:  # fmt: skip
+        pipeline = weights.load_pipeline(segment.weights, device)
+        trained = [pipeline.transformer.requires_grad_(True), pipeline.text_encoder.model.language_model]
+        trained[1].requires_grad_(True)
+        if segment.settings.compile:
+            pipeline.transformer.compile_repeated_blocks(dynamic=False)
+            for layer in trained[1].layers:
+                layer.compile(dynamic=False)
+        samples = Samples(pipeline, pool, segment, device)
+        train(trained, FlowLoss(pipeline, samples, segment, device), segment.plan(), segment.log_row)
+        weights.rounded(trained)
+        with torch.compiler.set_stance("force_eager"):
+            metrics = held_out_loss(pipeline, pool.wait_held_out(), segment, device)
+    folder = segment.weights / weights.QWEN_IMAGE
+    weights.save(pipeline.transformer, folder / "transformer")
+    weights.save(pipeline.text_encoder, folder / "text_encoder")
+    return metrics
+
+
+class Samples:
+    """Latents [n, s, c], normalised and packed, and prompts of the pool's pictures, made as the pool grows."""
+
+    def __init__(self, pipeline: Any, pictures: Pictures, segment: Segment, device: torch.device):
+        self.pipeline, self.pictures, self.device = pipeline, pictures, device
+        side = pictures.side // pipeline.vae_scale_factor // 2
+        count = len(pictures.states) * pictures.views
+        self.latents = torch.empty(count, side * side, pipeline.transformer.config.in_channels, device=device)
+        self.prompts = PromptIds(
+            pipeline.tokenizer, count, segment.pretrain.prompt_tokens, segment.config.seed + segment.number, device
+        )
+        self.states = 0
+
+    def grow(self, states: int) -> int:
+        """Make sure that the first states are there. Returns the number of pictures."""
+        views = self.pictures.views
+        if states > self.states:
+            images = self.pictures.on_device("images", states, self.device)[self.states :].flatten(0, 1)
+            start = self.states * views
+            with single_frame(self.pipeline.vae):
+                for place, part in enumerate(images.split(CHUNK)):
+                    rows = pack(self.pipeline, encode_mean(self.pipeline.vae, part))
+                    self.latents[start + place * CHUNK :][: len(rows)] = rows
+            self.prompts.add([pair for state in self.pictures.prompts[self.states : states] for pair in state])
+            self.states = states
+        return states * views
+
+
+class FlowLoss:
+    """Loss of a step over pictures, prompt variants, times and noise that are drawn on the device."""
+
+    def __init__(self, pipeline: Any, samples: Samples, segment: Segment, device: torch.device):
+        self.pipeline, self.samples, self.segment, self.device = pipeline, samples, segment, device
+        self.bounds = torch.tensor(list(VARIANTS.values())).cumsum(0)[:-1].to(device)
+
+    def __call__(self, step: int) -> dict[str, Tensor]:
+        count = self.samples.grow(self.segment.visible(step))
+        draw, batch = self.segment.generator(self.device, step), self.segment.settings.batch
+        picture = torch.randint(count, (batch,), generator=draw, device=self.device)
+        variant = torch.bucketize(torch.rand(batch, generator=draw, device=self.device), self.bounds)
+        latents = self.samples.latents[picture]
+        noise = torch.randn(latents.shape, generator=draw, device=self.device)
+        t = draw_times(batch, draw)
+        ids, mask = self.samples.prompts.rows(picture, variant)
+        return {"loss": flow_loss(self.pipeline, latents, noise, t, ids, mask).mean()}
+
+
+def flow_loss(pipeline: Any, latents: Tensor, noise: Tensor, t: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
+    """[b]. latents, noise: [b, s, c]; t: [b]; ids: [b, head + l]; mask: [b, l]."""
+    grid = round(latents.shape[1] ** 0.5)
+    with autocast(latents.device):
+        states = text_states(pipeline, ids, mask.shape[1])
+        velocity = pipeline.transformer(
+            hidden_states=interpolate(latents, noise, t),
+            timestep=t,
+            encoder_hidden_states=states,
+            encoder_hidden_states_mask=mask,
+            img_shapes=[[(1, grid, grid)]],
+            return_dict=False,
+        )[0]
+    return velocity_loss(velocity, velocity_target(latents, noise))
+
+
+def text_states(pipeline: Any, ids: Tensor, length: int) -> Tensor:
+    """[b, length, d], without the template's head, as harald.base.qwen_image has them.
+
+    The text model is causal and the padding is on the right: it needs no mask to keep padding out of the rest.
+    """
+    return pipeline.text_encoder.model.language_model(input_ids=ids, use_cache=False).last_hidden_state[:, -length:]
+
+
+def draw_times(count: int, draw: torch.Generator) -> Tensor:
+    """[count] in (0, 1): half uniform, half logit-normal(TIME_MEAN, 1)."""
+    choice, uniform = torch.rand(2, count, generator=draw, device=draw.device)
+    normal = torch.randn(count, generator=draw, device=draw.device)
+    return torch.where(choice < UNIFORM_TIMES, uniform, (TIME_MEAN + normal).sigmoid()).clamp(1e-4, 1 - 1e-4)
+
+
+def pack(pipeline: Any, latents: Tensor) -> Tensor:
+    """[b, z, h, w] of the VAE -> [b, s, c] as the transformer reads them."""
+    mean, std = (
+        torch.tensor(pipeline.vae.config[f"latents_{name}"], device=latents.device) for name in ("mean", "std")
+    )
+    normal = (latents - mean[:, None, None]) / std[:, None, None]
+    return pipeline._pack_latents(normal, *normal.shape)
+
+
+@torch.no_grad()
+def held_out_loss(pipeline: Any, pictures: Pictures, segment: Segment, device: torch.device) -> dict[str, float]:
+    """Mean flow loss under full prompts at each of evaluate.timesteps; the same noise in every segment."""
+    samples = Samples(pipeline, pictures, segment, device)
+    count, batch = samples.grow(len(pictures.states)), segment.settings.batch
+    losses = {}
+    for time in segment.config.evaluate.timesteps:
+        draw = generator(device, segment.config.seed, "pretrain", "held_out", str(time))
+        total = torch.zeros((), device=device)
+        for index in torch.arange(count, device=device).split(batch):
+            latents = samples.latents[index]
+            noise = torch.randn(latents.shape, generator=draw, device=device)
+            ids, mask = samples.prompts.rows(index, torch.zeros_like(index))
+            total += flow_loss(
+                pipeline, latents, noise, torch.full((len(index),), time, device=device), ids, mask
+            ).sum()
+        losses[f"flow_t{time}"] = round(total.item() / count, 5)
+    return losses

@@ -1,0 +1,181 @@
+"""The pretraining of the small models, at tiny sizes: the real classes, the real renderer, a few steps."""
+
+import dataclasses
+import hashlib
+import math
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from random import Random
+
+import pytest
+import torch
+from diffusers import AutoencoderKLQwenImage, QwenImagePipeline
+from safetensors.torch import load_file
+from torch import nn
+
+from harald import determinism
+from harald.config import Config, tiny
+from harald.errors import ConfigError, TrainingError
+from harald.jobs import pretrain_mini
+from harald.proving_ground import mini_models
+from harald.proving_ground.pretraining import pool as pools
+from harald.proving_ground.pretraining import stages
+from harald.proving_ground.pretraining.pool import Pool
+from harald.proving_ground.pretraining.prompts import partial
+from harald.proving_ground.pretraining.segment import Plan, Segment, learning_rate, train
+from harald.proving_ground.pretraining.single_frame import decode, encode, single_frame, zero_unused
+from harald.runtime import Runtime
+
+
+def configured() -> Config:
+    """One segment of the VAE, two of the base."""
+    config = tiny()
+    assert config.pretrain is not None
+    vae = dataclasses.replace(config.pretrain.vae, segments=1)
+    return dataclasses.replace(config, pretrain=dataclasses.replace(config.pretrain, vae=vae))
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    files = sorted(p for p in folder.rglob("*") if p.is_file())
+    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+
+
+def render_here(patch: pytest.MonkeyPatch) -> None:
+    """In a thread, because a process takes seconds to start."""
+    patch.setattr(pools, "ProcessPoolExecutor", lambda workers, **_: ThreadPoolExecutor(workers))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The weights after the VAE's segment and, in one call, both segments of the base."""
+    runtime = Runtime.local(tmp_path_factory.mktemp("whole"))
+    with pytest.MonkeyPatch.context() as patch:
+        render_here(patch)
+        determinism.enable(0)
+        pretrain_mini.run(runtime, configured(), "run", "vae")
+        result = pretrain_mini.run(runtime, configured(), "run", "base", segments=2)
+    assert result["finished"]
+    return Path(result["folder"])
+
+
+def test_resumed_run_equals_unbroken_run(
+    whole: Path, runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = Path(pretrain_mini.run(runtime, configured(), "first", "vae")["folder"])  # rendered by a process
+    render_here(monkeypatch)
+    pretrain_mini.run(runtime, configured(), "first", "base", segments=1)
+    torch.rand(3)  # history means nothing
+    elsewhere = Runtime.local(tmp_path / "another machine")
+    result = pretrain_mini.run(elsewhere, configured(), "second", "base", weights=str(first))
+    assert hashes(Path(result["folder"])) == hashes(whole)
+    assert not list(Path(result["folder"]).parent.glob(".*"))
+
+
+def test_folder_holds_small_bfloat16_files_and_changed_weights(whole: Path) -> None:
+    untrained = whole.parent / "untrained"
+    stages.weights.write_untrained(untrained, "vae", 0, stages.checked(configured(), "vae"))
+    for part in ("vae", "transformer", "text_encoder"):
+        (file,) = (whole / "mini-qwen-image" / part).glob("*.safetensors")
+        (other,) = (untrained / "mini-qwen-image" / part).glob("*.safetensors")
+        before, after = load_file(other), load_file(file)
+        assert {t.dtype for t in after.values()} == {torch.bfloat16}
+        assert any(not torch.equal(before[name], after[name]) for name in after), part
+
+
+def test_stock_pipeline_loads_the_folder_and_draws(whole: Path) -> None:
+    pipeline = QwenImagePipeline.from_pretrained(whole / "mini-qwen-image", dtype=torch.float32)
+    pipeline.set_progress_bar_config(disable=True)
+    picture = pipeline("photo of a person", height=64, width=64, num_inference_steps=2, true_cfg_scale=1.0).images[0]
+    assert picture.size == (64, 64)
+    assert pipeline.vae.config.latents_std != AutoencoderKLQwenImage().config.latents_std
+
+
+def test_finished_stage_says_so_and_changes_nothing(whole: Path, caplog: pytest.LogCaptureFixture) -> None:
+    before = hashes(whole)
+    with caplog.at_level("INFO"):
+        assert stages.run_segments(configured(), whole, "base", 1)["finished"]
+    assert "stage base is finished" in caplog.text
+    assert hashes(whole) == before
+
+
+def test_base_waits_for_the_vae(runtime: Runtime) -> None:
+    with pytest.raises(ConfigError, match="--stage vae first"):
+        pretrain_mini.run(runtime, configured(), "run", "base")
+    with pytest.raises(ConfigError, match="did you mean 'vae'"):
+        pretrain_mini.run(runtime, configured(), "run", "vea")
+
+
+def test_killed_replacement_is_mended(tmp_path: Path) -> None:
+    (tmp_path / ".weights.old").mkdir()
+    (tmp_path / ".weights.123.tmp").mkdir()
+    stages.recover(tmp_path / "weights")
+    assert [p.name for p in tmp_path.iterdir()] == ["weights"]
+
+
+def test_single_frame_equals_the_stock_vae() -> None:
+    torch.manual_seed(0)
+    vae = AutoencoderKLQwenImage(z_dim=16, **mini_models.TINY.vae).eval()
+    pictures = torch.randn(2, 3, 32, 32).clamp(-1, 1)
+    with torch.no_grad():
+        latents = vae.encode(pictures[:, :, None]).latent_dist.mode()
+        drawn = vae.decode(latents).sample
+        with single_frame(vae):
+            mean, _ = encode(vae.encoder, vae, pictures)
+            again = decode(vae.decoder, vae, mean)
+        torch.testing.assert_close(mean, latents[:, :, 0], atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(again.clamp(-1, 1), drawn[:, :, 0], atol=1e-4, rtol=1e-4)
+        zero_unused(vae)
+        assert vae.encoder.conv_in.weight[:, :, :2].abs().max() == 0
+        torch.testing.assert_close(vae.encode(pictures[:, :, None]).latent_dist.mode(), latents, atol=0, rtol=0)
+        torch.testing.assert_close(vae.decode(latents).sample, drawn, atol=0, rtol=0)
+
+
+def test_failure_of_a_worker_surfaces_with_its_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pools, "_render", math.sqrt)  # not what the pool hands over, and quick to import
+    with (
+        pytest.raises(TypeError, match="exactly one argument"),
+        Pool(0, first=0, states=2, held_out=0, views=2, side=32, workers=1) as pool,
+    ):
+        pool.wait(2)
+
+
+def test_visible_states_grow_to_all_of_them(tmp_path: Path) -> None:
+    config = tiny()
+    assert config.pretrain is not None
+    stage = dataclasses.replace(config.pretrain.base, steps=100, states=1000, first_states=100)
+    config = dataclasses.replace(config, pretrain=dataclasses.replace(config.pretrain, base=stage))
+    segment = Segment("base", 1, config, tmp_path, print)
+    visible = [segment.visible(step) for step in range(100)]
+    assert visible == sorted(visible)
+    assert (visible[0], visible[75], visible[99], segment.first_state) == (100, 1000, 1000, 1000)
+
+
+def test_loss_that_is_not_finite_changes_no_weight() -> None:
+    model = nn.Linear(2, 1)
+    seen: list[torch.Tensor] = []
+
+    def loss(step: int) -> dict[str, torch.Tensor]:
+        seen.append(model.weight.detach().clone())
+        return {"loss": model(torch.ones(1, 2)).sum() * (float("nan") if step == 3 else 1.0)}
+
+    with pytest.raises(TrainingError, match="not finite"):
+        train([model], loss, Plan(steps=6, learning_rate=0.1), lambda row: None)
+    assert not torch.equal(seen[2], seen[3])
+    assert torch.equal(seen[3], model.weight)
+
+
+def test_learning_rate_warms_up_stays_and_falls() -> None:
+    plan = Plan(steps=100, learning_rate=1.0, warmup_steps=10, decay_share=0.5)
+    rates = [learning_rate(step, plan) for step in range(100)]
+    assert rates[0] == 0.1
+    assert rates[9:51] == [1.0] * 42
+    assert rates[75] == 0.5
+    assert rates[99] == pytest.approx(0.02)
+
+
+def test_partial_prompt_leaves_out_phrases_of_the_description_only() -> None:
+    full = "photo of a man with red hair, a beard and round glasses, wearing a blue shirt, winking, in the park"
+    found = {partial(full, "photo of a person, winking, in the park", Random(seed)) for seed in range(30)}
+    assert full in found
+    assert "photo of a man with red hair, winking, in the park" in found
+    assert all(text.endswith(", winking, in the park") for text in found)
