@@ -3,7 +3,6 @@
 Imports the standard library and modal only.
 """
 
-import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -102,11 +101,13 @@ class Strict:
 
 @dataclass(frozen=True)
 class ModelRef(Strict):
-    """A repository in the HF cache. `recipe` names our own recipe that writes it there instead of a download."""
+    """A repository in the HF cache. `recipe` names what writes it there instead of a download: a tiny one with random
+    weights, or a mini one from the weights that this package ships.
+    """
 
     repo: str
     revision: str = "main"
-    recipe: Literal["", "mini_qwen_image", "mini_qwen3_vl"] = ""
+    recipe: Literal["", "tiny_qwen_image", "tiny_qwen3_vl", "mini_qwen_image", "mini_qwen3_vl"] = ""
 
 
 @dataclass(frozen=True)
@@ -271,12 +272,68 @@ def full() -> Config:
 
 
 def mini() -> Config:
-    """The same classes at tiny sizes, written by our own recipes: runs on two CPU cores."""
+    """The same classes at small sizes, trained from nothing on synthetic persons and shipped: for two CPU cores."""
     return Config(
         preset="mini",
         models=Models(
             base=ModelRef("harald/mini-qwen-image", recipe="mini_qwen_image"),
             encoder=ModelRef("harald/mini-qwen3-vl", recipe="mini_qwen3_vl"),
+        ),
+        data=Data(image_size=128, min_side=32, validation_share=0.1),
+        encoder=Encoder(
+            groups=(("face", 4), ("hair", 4), ("worn", 4), ("outfit", 4)),
+            max_pixels=128 * 128,
+            mix_layers=4,
+            connector_layers=2,
+            connector_width=256,
+            lora_rank=16,
+            lora_alpha=16,
+            train_vision=True,
+        ),
+        train=Train(
+            steps=200,
+            states_per_batch=4,
+            targets_per_state=2,
+            max_references=4,
+            learning_rate=1e-3,
+            warmup_steps=20,
+            checkpoint_activations=False,
+            checkpoint_every=50,
+            sample_every=100,
+            workers=0,
+        ),
+        poc=Poc(
+            steps=200,
+            batch=4,
+            learning_rate=3e-2,
+            scenes=(
+                "laughing, facing the camera, on a beach",
+                "angry, turned to the left, in a library",
+                "smiling, at sunset",
+            ),
+        ),
+        generate=Generate(size=128, steps=24, guidance=2.5),
+        evaluate=Evaluate(states=8),
+        pretrain=Pretrain(
+            vae=Stage(steps=11_000, segments=1, batch=64, learning_rate=1.5e-3, states=8192, first_states=512),
+            base=Stage(steps=5000, segments=6, batch=768, learning_rate=1e-3, states=5120, first_states=640),
+            judge=Stage(steps=5000, segments=1, batch=512, learning_rate=2e-3, states=8192, first_states=1536),
+            vision=Stage(steps=2500, segments=4, batch=512, learning_rate=8e-4, states=4096, first_states=768),
+        ),
+    )
+
+
+def tiny() -> Config:
+    """For tests: random weights and 64 pixels, written by our own recipes; shows only that everything runs."""
+    stage = Stage(
+        steps=3, segments=2, batch=4, learning_rate=1e-3, states=4, first_states=2, warmup_steps=2, ema=0.9,
+        compile=False,
+    )  # fmt: skip
+    return Config(
+        preset="tiny",
+        models=Models(
+            base=ModelRef("harald/tiny-qwen-image", recipe="tiny_qwen_image"),
+            encoder=ModelRef("harald/tiny-qwen3-vl", recipe="tiny_qwen3_vl"),
         ),
         data=Data(image_size=64, min_side=32, validation_share=0.2),
         encoder=Encoder(
@@ -304,24 +361,6 @@ def mini() -> Config:
         poc=Poc(steps=60, batch=2, learning_rate=3e-2),
         generate=Generate(size=64, steps=6, guidance=2.0),
         evaluate=Evaluate(states=4),
-        pretrain=Pretrain(
-            vae=Stage(steps=11_000, segments=1, batch=64, learning_rate=1.5e-3, states=8192, first_states=512),
-            base=Stage(steps=6000, segments=6, batch=768, learning_rate=1e-3, states=10_240, first_states=1024),
-            judge=Stage(steps=5000, segments=1, batch=512, learning_rate=2e-3, states=8192, first_states=1536),
-            vision=Stage(steps=6000, segments=2, batch=512, learning_rate=8e-4, states=16_384, first_states=1024),
-        ),
-    )
-
-
-def tiny() -> Config:
-    """For tests: random weights of 64 pixels, and a pretraining of a few steps that shows only that it runs."""
-    stage = Stage(
-        steps=3, segments=2, batch=4, learning_rate=1e-3, states=4, first_states=2, warmup_steps=2, ema=0.9,
-        compile=False,
-    )  # fmt: skip
-    return dataclasses.replace(
-        mini(),
-        preset="tiny",
         pretrain=Pretrain(
             stage, stage, stage, stage, sizes="tiny", side=64, views=2, held_out=2, prompt_tokens=512, workers=1
         ),

@@ -1,4 +1,4 @@
-"""The mini models, loaded once per test process."""
+"""The tiny models, loaded once per test process."""
 
 import functools
 import tempfile
@@ -17,7 +17,7 @@ CPU, FLOAT = torch.device("cpu"), torch.float32
 @functools.cache
 def cache() -> Path:
     folder = Path(tempfile.mkdtemp(prefix="harald-test-cache-"))
-    models = config.mini().models
+    models = config.tiny().models
     mini_models.write(folder, models.base)
     mini_models.write(folder, models.encoder)
     return folder
@@ -25,13 +25,13 @@ def cache() -> Path:
 
 @functools.cache
 def base() -> QwenImage:
-    models = config.mini().models
+    models = config.tiny().models
     return QwenImage.load(cache(), models.base, models.lora, CPU, FLOAT)
 
 
 def encoder(seed: int = 0, point: str = "output") -> PersonEncoder:
     """A new one at every call: tests change it."""
-    c = config.mini()
+    c = config.tiny()
     return PersonEncoder.new(
         cache(), c.encoder, c.models.encoder, torch.ones(base().width), point, c.models.base.repo, seed, CPU, FLOAT
     )

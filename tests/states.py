@@ -31,7 +31,7 @@ def write_state(base: Path, seed: int, views: int = 3, side: int = 64) -> Path:
 
 
 def write_dataset(root: Path, states: int = 6, views: int = 3) -> Runtime:
-    """root/dataset/1 with `states` states, at least two of them in the validation split of the mini preset."""
+    """root/dataset/1 with `states` states, at least two of them in the validation split of the tiny preset."""
     seeds = [s for s in range(1, 200) if split_of(f"seed_{s}", 0.2) == "validation"][:2]
     seeds += [s for s in range(1, 200) if split_of(f"seed_{s}", 0.2) == "train"][: max(0, states - 2)]
     for seed in seeds:

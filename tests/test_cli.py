@@ -47,13 +47,13 @@ def test_wrong_command_line_is_refused_by_the_parser(arguments, capsys):
 def test_error_that_the_user_can_mend_is_the_whole_message(tmp_path: Path, monkeypatch):
     monkeypatch.setenv("HARALD_ROOT", str(tmp_path))
     with pytest.raises(SystemExit) as ended:
-        main(["doctor", "--preset", "mini", "--overrides", '{"train.stepz": 1}'])
+        main(["doctor", "--preset", "tiny", "--overrides", '{"train.stepz": 1}'])
     assert ended.value.code == "error: unknown key 'train.stepz' in --overrides\n  fix: did you mean 'steps'?"
     assert not list(tmp_path.iterdir())
 
 
 def test_process_ends_non_zero_without_a_traceback(tmp_path: Path):
-    command = [sys.executable, "-m", "harald", "doctor", "--preset", "mini", "--run-name", "a"]
+    command = [sys.executable, "-m", "harald", "doctor", "--preset", "tiny", "--run-name", "a"]
     done = subprocess.run(command, env={**os.environ, "HARALD_ROOT": str(tmp_path)}, capture_output=True, text=True)
     assert done.returncode == 1
     assert "error: not ready:" in done.stderr and "Traceback" not in done.stderr

@@ -125,8 +125,8 @@ def test_missing_shard_of_a_sharded_model_is_named(tmp_path):
 
 def test_missing_part_of_a_pipeline_is_named(tmp_path):
     cache = tmp_path / "cache"
-    mini_models.write(cache, config.mini().models.base)
-    folder = hub.snapshot(cache, config.mini().models.base)
+    mini_models.write(cache, config.tiny().models.base)
+    folder = hub.snapshot(cache, config.tiny().models.base)
     shutil.rmtree(folder / "vae")
     assert hub.missing_files(folder) == ["vae/"]
 
@@ -168,5 +168,5 @@ def test_lora_outside_of_the_cache_is_refused(tmp_path):
 
 
 def test_recipes_are_deterministic(tmp_path):
-    ref = config.mini().models.encoder
+    ref = config.tiny().models.encoder
     assert mini_models.write(tmp_path / "a", ref) == mini_models.write(tmp_path / "b", ref)

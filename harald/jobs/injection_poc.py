@@ -242,7 +242,7 @@ def report(folder: Path, state: State, checks: list[Check], arms: list[Arm], pic
         state=state,
         references=[(v.name, reporting.embed_file(v.image, 256)) for v in state.views],
         checks=[(c, reporting.embed(c.expected, 256), reporting.embed(c.got, 256)) for c in checks],
-        random_weights=bool(config.models.base.recipe),
+        random_weights=config.models.base.recipe.startswith("tiny_"),
         arms=arms,
         floor=arms[0].held_out,
         loss_curve=reporting.curves(

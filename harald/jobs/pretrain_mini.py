@@ -4,13 +4,12 @@ import os
 import shutil
 from pathlib import Path
 
-from harald import proving_ground, runs
+from harald import runs
 from harald.config import Config
 from harald.errors import ConfigError
+from harald.proving_ground.mini_models import SHIPPED
 from harald.proving_ground.pretraining import stages
 from harald.runtime import Runtime
-
-SHIPPED = Path(proving_ground.__file__).parent / "weights"
 
 
 def run(runtime: Runtime, config: Config, run_name: str, stage: str, segments: int = 0, weights: str = "") -> dict:

@@ -1,7 +1,7 @@
 """Small models of the very classes that the published checkpoints use, in the real layout.
 
 TINY ones are written into the cache with random weights (fixed seed): their pictures are noise, the code that makes
-them is the real code. TRAINED is what pretraining starts from.
+them is the real code. TRAINED ones are trained from nothing by the job pretrain_mini and shipped with this package.
 """
 
 import tempfile
@@ -28,6 +28,7 @@ from transformers import (
 
 from harald import hub
 from harald.config import ModelRef
+from harald.errors import ModelError
 from harald.proving_ground.mini_tokenizer import build
 
 RESERVED = 128  # vocabulary rows beyond the tokenizer's, as the published checkpoints have them
@@ -122,9 +123,20 @@ TRAINED = Sizes(
 )
 
 
+SHIPPED = Path(__file__).parent / "weights"  # of the mini preset, written by the job pretrain_mini
+
+
 def write(cache: Path, ref: ModelRef) -> str:
-    """Make the repository that the reference's recipe names and install it. Returns its commit."""
-    recipe: Callable[[Path, Sizes], None] = {"mini_qwen_image": qwen_image, "mini_qwen3_vl": qwen3_vl}[ref.recipe]
+    """Install the repository that the reference's recipe names. Returns its commit.
+
+    Raises ModelError if the package holds no finished weights of it.
+    """
+    if ref.recipe.startswith("mini_"):
+        folder = SHIPPED / ref.recipe.replace("_", "-")
+        if not any((folder / index).exists() for index in ("model_index.json", "config.json")):
+            raise ModelError(f"this package ships no weights of {ref.repo}", "use --preset tiny, or run pretrain_mini")
+        return hub.install(cache, ref.repo, folder)
+    recipe: Callable[[Path, Sizes], None] = {"tiny_qwen_image": qwen_image, "tiny_qwen3_vl": qwen3_vl}[ref.recipe]
     with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng(devices=[]):
         torch.manual_seed(20250804)
         recipe(Path(folder), TINY)

@@ -20,7 +20,7 @@ TEXT = "a woman in a park"
 def lora_file(tmp_path_factory):
     """A LoRA in diffusers' own format, strong enough to be seen."""
     folder = tmp_path_factory.mktemp("lora")
-    pipeline = hub.load(QwenImagePipeline, cache(), config.mini().models.base, dtype=FLOAT)
+    pipeline = hub.load(QwenImagePipeline, cache(), config.tiny().models.base, dtype=FLOAT)
     pipeline.transformer.add_adapter(LoraConfig(r=2, target_modules=["to_q", "to_v"], init_lora_weights=False))
     layers = {name: tensor.contiguous() for name, tensor in get_peft_model_state_dict(pipeline.transformer).items()}
     QwenImagePipeline.save_lora_weights(folder, transformer_lora_layers=layers)
@@ -42,7 +42,7 @@ def test_lora_draws_its_own_domain_and_leaves_the_others_bit_equal(lora_file, ki
     else:
         (cache() / "comic.safetensors").write_bytes(lora_file.read_bytes())
         ref = LoraRef("comic.safetensors")
-    styled = QwenImage.load(cache(), config.mini().models.base, ref, CPU, FLOAT)
+    styled = QwenImage.load(cache(), config.tiny().models.base, ref, CPU, FLOAT)
     assert picture(styled, "photo") == picture(base(), "photo")
     assert picture(styled, "comic") != picture(base(), "comic")
     assert picture(styled, "photo") == picture(base(), "photo")  # and off again
@@ -51,10 +51,10 @@ def test_lora_draws_its_own_domain_and_leaves_the_others_bit_equal(lora_file, ki
 def test_scale_of_the_lora_counts(lora_file):
     (cache() / "comic.safetensors").write_bytes(lora_file.read_bytes())
     refs = [LoraRef("comic.safetensors", scale=scale) for scale in (0.5, 1.0)]
-    models = [QwenImage.load(cache(), config.mini().models.base, ref, CPU, FLOAT) for ref in refs]
+    models = [QwenImage.load(cache(), config.tiny().models.base, ref, CPU, FLOAT) for ref in refs]
     assert picture(models[0], "comic") != picture(models[1], "comic")
 
 
 def test_unknown_lora_is_named(tmp_path):
     with pytest.raises(ModelError, match="no/such"):
-        QwenImage.load(cache(), config.mini().models.base, LoraRef("no/such"), CPU, FLOAT)
+        QwenImage.load(cache(), config.tiny().models.base, LoraRef("no/such"), CPU, FLOAT)

@@ -10,7 +10,7 @@ from tests.data.folders import memory_state, write_state
 def test_usable_states_are_read_from_all_bases(tmp_path):
     write_state(tmp_path / "dataset/1", 5)
     write_state(tmp_path / "dataset/2", 4)
-    states = states_for(Runtime.local(tmp_path), settings.resolve("mini"))
+    states = states_for(Runtime.local(tmp_path), settings.resolve("tiny"))
     assert [s.state_id for s in states] == ["seed_5", "seed_4"]
 
 
@@ -18,9 +18,9 @@ def test_no_usable_state_names_the_folders_and_what_is_wrong(tmp_path):
     write_state(tmp_path / "dataset/1", 5, views=0)
     (tmp_path / "dataset/1/seed_6").mkdir(parents=True)
     with pytest.raises(DatasetError, match=r"dataset/1[\s\S]*too_few_views 1/seed_6"):
-        states_for(Runtime.local(tmp_path), settings.resolve("mini"))
+        states_for(Runtime.local(tmp_path), settings.resolve("tiny"))
     with pytest.raises(DatasetError, match="none under"):
-        states_for(Runtime.local(tmp_path / "nowhere"), settings.resolve("mini"))
+        states_for(Runtime.local(tmp_path / "nowhere"), settings.resolve("tiny"))
 
 
 def test_state_is_found_by_its_id():

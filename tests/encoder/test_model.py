@@ -19,7 +19,7 @@ def picture(seed: int, size: tuple[int, int] = (64, 64)) -> Image.Image:
 @pytest.mark.parametrize("references", [1, 2, 3, 5])
 def test_number_of_tokens_does_not_depend_on_the_number_of_references(references):
     tokens = encoder()([[picture(i) for i in range(references)]])
-    assert tokens.shape == (1, config.mini().encoder.tokens, base().width)
+    assert tokens.shape == (1, config.tiny().encoder.tokens, base().width)
     assert tokens.dtype == torch.float32 and tokens.isfinite().all()
 
 
@@ -50,7 +50,7 @@ def test_every_trained_part_gets_a_gradient_and_nothing_else_does():
 
 
 def test_last_norm_starts_at_the_given_scale():
-    c = config.mini()
+    c = config.tiny()
     scale = torch.linspace(0.5, 2, base().width)
     e = PersonEncoder.new(cache(), c.encoder, c.models.encoder, scale, "output", "base", 0, CPU, FLOAT)
     tokens = e([[picture(1)]])[0]
@@ -92,7 +92,7 @@ def test_folder_without_an_encoder_and_misfitting_weights_are_refused(tmp_path):
 
 
 def test_more_queries_than_reserved_ids_are_refused():
-    c = config.mini()
+    c = config.tiny()
     many = dataclasses.replace(c.encoder, groups=(("all", 1000),))
     with pytest.raises(ModelError, match="has 128 reserved vocabulary ids, 1000 queries"):
         PersonEncoder.new(cache(), many, c.models.encoder, torch.ones(64), "output", "b", 0, CPU, FLOAT)

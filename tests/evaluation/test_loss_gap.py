@@ -11,7 +11,7 @@ from tests.states import write_dataset
 
 @pytest.fixture(scope="module")
 def states(tmp_path_factory):
-    return states_for(write_dataset(tmp_path_factory.mktemp("root"), states=6), config.mini())
+    return states_for(write_dataset(tmp_path_factory.mktemp("root"), states=6), config.tiny())
 
 
 def test_interval_holds_the_mean_narrows_with_more_states_and_repeats():
@@ -23,7 +23,7 @@ def test_interval_holds_the_mean_narrows_with_more_states_and_repeats():
 
 
 def test_held_out_view_is_never_a_reference_and_the_seed_decides(states):
-    c = config.mini()
+    c = config.tiny()
     for state in states:
         references, target = split_views(state, c)
         assert target not in references and 1 <= len(references) <= c.train.max_references
@@ -32,7 +32,7 @@ def test_held_out_view_is_never_a_reference_and_the_seed_decides(states):
 
 
 def test_panel_is_of_validation_states_only(states):
-    picked = held_out(states, config.mini())
+    picked = held_out(states, config.tiny())
     assert len(picked) == 2
     with pytest.raises(DatasetError, match=r"0 of 4 states are set aside for validation, evaluate needs 2"):
-        held_out([state for state in states if state not in picked], config.mini())
+        held_out([state for state in states if state not in picked], config.tiny())

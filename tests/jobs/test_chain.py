@@ -10,7 +10,7 @@ from PIL import Image
 from harald import cli
 from tests.states import write_dataset
 
-MINI = ["--preset", "mini"]
+TINY = ["--preset", "tiny"]
 
 
 @pytest.fixture(scope="module")
@@ -20,9 +20,9 @@ def root(tmp_path_factory):
     write_dataset(root, states=5)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HARALD_ROOT", str(root))
-        cli.main(["train", *MINI, "--run-name", "first", "--steps", "4", "--checkpoint-every", "2"])
+        cli.main(["train", *TINY, "--run-name", "first", "--steps", "4", "--checkpoint-every", "2"])
         cli.main(
-            ["predict_tokens", *MINI, "--run-name", "anna", "--train-run", "first", "--state-id", first_state(root)]
+            ["predict_tokens", *TINY, "--run-name", "anna", "--train-run", "first", "--state-id", first_state(root)]
         )
     return root
 
@@ -32,7 +32,7 @@ def call(root, monkeypatch, capsys):
     """Run a job; gives its exit message ('' if it worked) and what it printed."""
     monkeypatch.setenv("HARALD_ROOT", str(root))
 
-    def run(*flags: str, preset: str = "mini") -> tuple[str, str]:
+    def run(*flags: str, preset: str = "tiny") -> tuple[str, str]:
         capsys.readouterr()
         try:
             cli.main([flags[0], "--preset", preset, *flags[1:]])

@@ -11,7 +11,7 @@ from harald.jobs import check_dataset
 from harald.runtime import Runtime
 from tests.data.folders import PNG, png, write_state, write_view
 
-CONFIG = settings.resolve("mini")
+CONFIG = settings.resolve("tiny")
 
 
 def damaged(root):

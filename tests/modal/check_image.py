@@ -19,7 +19,7 @@ INSTALL = re.compile(r"RUN /\.uv/uv pip install --python \$\(.+?\) (?:--compile-
 def image_lines() -> list[str]:
     """What `modal run` asks the builder for, as the stand-in recorded it."""
     with tempfile.TemporaryDirectory() as folder:
-        run = Cloud(Path(folder)).run("doctor", "--preset", "mini")
+        run = Cloud(Path(folder)).run("doctor", "--preset", "tiny")
         return run.app["functions"]["doctor"]["image"]
 
 

@@ -1,4 +1,4 @@
-"""All jobs, one after the other, on the mini preset: each is judged by what it left in the output volume."""
+"""All jobs, one after the other, on the tiny preset: each is judged by what it left in the output volume."""
 
 import json
 import re
@@ -13,7 +13,7 @@ from tests.modal.conftest import Cloud, Run, write_states
 
 pytestmark = [pytest.mark.modal, pytest.mark.slow]
 
-RUN = ("--preset", "mini", "--run-name", "chain")
+RUN = ("--preset", "tiny", "--run-name", "chain")
 TRAIN = ("--steps", "8", "--checkpoint-every", "2")
 
 
@@ -45,7 +45,7 @@ def test_doctor_finds_nothing_missing(chain):
 def test_download_models_records_the_revisions(chain):
     good(chain.run("download_models", *RUN))
     revisions = read(chain.output / "download_models/chain/revisions.json")
-    assert set(revisions) == {"harald/mini-qwen-image", "harald/mini-qwen3-vl"} and all(revisions.values())
+    assert set(revisions) == {"harald/tiny-qwen-image", "harald/tiny-qwen3-vl"} and all(revisions.values())
 
 
 def test_check_dataset_lists_every_state_of_both_base_folders(chain):
@@ -79,7 +79,7 @@ def test_preempted_training_ends_with_the_bytes_of_an_undisturbed_one(chain):
     """The service interrupts the container after the first checkpoint and starts another one."""
     run = good(
         chain.run(
-            "train", "--preset", "mini", "--run-name", "preempted", *TRAIN, "--overrides", '{"train.latents": "chain"}',
+            "train", "--preset", "tiny", "--run-name", "preempted", *TRAIN, "--overrides", '{"train.latents": "chain"}',
             preempt="train/preempted/checkpoints/step_00000002/state.json",
         )
     )  # fmt: skip

@@ -21,7 +21,7 @@ WITHOUT_GPU = {"demo_dataset", "doctor", "download_models", "check_dataset"}
 @pytest.fixture(scope="module")
 def refused(cloud: Cloud) -> Run:
     """A job with a mistyped override: it reaches a container, and ends there."""
-    return cloud.run("check_dataset", "--preset", "mini", "--overrides", '{"train.stepz": 3}')
+    return cloud.run("check_dataset", "--preset", "tiny", "--overrides", '{"train.stepz": 3}')
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +98,7 @@ def test_missing_secret_or_key_stops_before_any_container(cloud, secrets, missin
 
 def test_unknown_flag_value_is_answered_by_the_command_line(cloud):
     run = cloud.run("doctor", "--preset", "huge")
-    assert run.code != 0 and "'huge' is not one of 'full', 'mini'" in run.output
+    assert run.code != 0 and "'huge' is not one of 'full', 'mini', 'tiny'" in run.output
     assert not run.app["functions"]
 
 

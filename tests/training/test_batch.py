@@ -20,7 +20,7 @@ def with_train(c: Config, **changes) -> Config:
 @pytest.fixture(scope="module")
 def states(tmp_path_factory):
     runtime = write_dataset(tmp_path_factory.mktemp("root"), states=6)
-    return states_for(runtime, config.mini())
+    return states_for(runtime, config.tiny())
 
 
 def same(a, b) -> bool:
@@ -37,14 +37,14 @@ def same(a, b) -> bool:
 
 
 def test_batch_is_a_pure_function_of_the_step(states):
-    one, other = (Batches(config.mini(), states, SHAPE, MU, None) for _ in range(2))
+    one, other = (Batches(config.tiny(), states, SHAPE, MU, None) for _ in range(2))
     _ = one[0], one[1]  # what was drawn before does not matter
     assert same(one[7], other[7])
     assert not same(one[7], one[8])
 
 
 def test_number_of_workers_changes_nothing(states):
-    c = with_train(config.mini(), steps=4)
+    c = with_train(config.tiny(), steps=4)
     batches = Batches(c, states, SHAPE, MU, None)
     alone = list(loader(batches, 1, c.train))
     helped = list(loader(batches, 1, dataclasses.replace(c.train, workers=2)))
@@ -54,8 +54,8 @@ def test_number_of_workers_changes_nothing(states):
 
 def test_noise_and_time_of_a_view_do_not_depend_on_its_neighbours(states):
     """Batch make-up: with more targets a state, the targets that both batches share keep their draws."""
-    few = Batches(with_train(config.mini(), targets_per_state=1), states, SHAPE, MU, None)
-    many = Batches(with_train(config.mini(), targets_per_state=2), states, SHAPE, MU, None)
+    few = Batches(with_train(config.tiny(), targets_per_state=1), states, SHAPE, MU, None)
+    many = Batches(with_train(config.tiny(), targets_per_state=2), states, SHAPE, MU, None)
     shared = 0
     for step in range(6):
         noise = {t.noise.numpy().tobytes() for t in many[step].targets}
@@ -64,7 +64,7 @@ def test_noise_and_time_of_a_view_do_not_depend_on_its_neighbours(states):
 
 
 def test_all_targets_of_a_batch_are_of_one_domain_and_never_among_the_references(states):
-    batches = Batches(config.mini(), states, SHAPE, MU, None)
+    batches = Batches(config.tiny(), states, SHAPE, MU, None)
     domains = set()
     for step in range(12):
         batch = batches[step]
@@ -75,9 +75,9 @@ def test_all_targets_of_a_batch_are_of_one_domain_and_never_among_the_references
 
 
 def test_prompts_are_silent_about_the_state_but_for_the_share_that_is_asked_for(states):
-    silent = Batches(with_train(config.mini(), state_free_share=1.0, drop_text=0.0), states, SHAPE, MU, None)
-    full = Batches(with_train(config.mini(), state_free_share=0.0, drop_text=0.0), states, SHAPE, MU, None)
-    dummy = Batches(with_train(config.mini(), drop_text=1.0), states, SHAPE, MU, None)
+    silent = Batches(with_train(config.tiny(), state_free_share=1.0, drop_text=0.0), states, SHAPE, MU, None)
+    full = Batches(with_train(config.tiny(), state_free_share=0.0, drop_text=0.0), states, SHAPE, MU, None)
+    dummy = Batches(with_train(config.tiny(), drop_text=1.0), states, SHAPE, MU, None)
     for step in range(5):
         assert all("hair" not in t.prompt and "<person>" in t.prompt for t in silent[step].targets)
         assert all("hair" in t.prompt and "<person>" in t.prompt for t in full[step].targets)
@@ -85,7 +85,7 @@ def test_prompts_are_silent_about_the_state_but_for_the_share_that_is_asked_for(
 
 
 def test_groups_are_dropped_whole_and_never_all_of_them():
-    c = with_train(config.mini(), drop_group=0.5)
+    c = with_train(config.tiny(), drop_group=0.5)
     seen = {tuple(keep_slots(c, step, "x")) for step in range(200)}
     for slots in seen:
         assert slots and all((start in slots) == (start + i in slots) for start in range(0, 16, 4) for i in range(4))
@@ -95,9 +95,9 @@ def test_groups_are_dropped_whole_and_never_all_of_them():
 
 def test_contrast_references_are_disjoint_from_references_and_targets(states):
     batches = Batches(
-        with_train(config.mini(), contrast_weight=0.5, max_references=1, targets_per_state=1), states, SHAPE, MU, None
+        with_train(config.tiny(), contrast_weight=0.5, max_references=1, targets_per_state=1), states, SHAPE, MU, None
     )
     batch = batches[0]
     assert len(batch.contrast) == len(batch.references)
-    plain = Batches(config.mini(), states, SHAPE, MU, None)
+    plain = Batches(config.tiny(), states, SHAPE, MU, None)
     assert plain[0].contrast == []

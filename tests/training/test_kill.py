@@ -10,7 +10,7 @@ import pytest
 from tests.states import write_dataset
 from tests.training.test_loop import files
 
-FLAGS = ["--preset", "mini", "--steps", "12", "--checkpoint-every", "3", "--overrides", '{"train.sample_every": 6}']
+FLAGS = ["--preset", "tiny", "--steps", "12", "--checkpoint-every", "3", "--overrides", '{"train.sample_every": 6}']
 
 
 def run_job(root: str, name: str) -> None:

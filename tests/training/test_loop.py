@@ -21,7 +21,7 @@ def runtime(tmp_path_factory):
 
 
 def small(**changes):
-    c = config.mini()
+    c = config.tiny()
     settings = {"steps": 6, "checkpoint_every": 2, "keep_checkpoints": 2, "sample_every": 3, **changes}
     return dataclasses.replace(c, train=dataclasses.replace(c.train, **settings))
 
@@ -136,7 +136,7 @@ def test_verify_finds_the_same_bytes_and_tells_where_they_differ(runtime, unbrok
 def test_latent_cache_changes_no_bit_of_training(runtime, unbroken):
     from harald.jobs import prepare
 
-    prepare.run(runtime, config.mini(), "latents")
+    prepare.run(runtime, config.tiny(), "latents")
     job.run(runtime, small(latents="latents"), "cached")
     assert (runtime.output / "train" / "cached" / "metrics.jsonl").read_bytes() == (
         unbroken / "metrics.jsonl"

@@ -15,7 +15,7 @@ from tests.states import write_dataset
 
 @pytest.fixture(scope="module")
 def batches(tmp_path_factory):
-    c = config.mini()
+    c = config.tiny()
     states = states_for(write_dataset(tmp_path_factory.mktemp("root"), states=6), c)
     shape, mu = base().latent_shape(c.data.image_size)
     return Batches(c, states, shape, mu, None)
@@ -84,5 +84,5 @@ def test_contrast_is_part_of_the_loss_when_it_is_asked_for(batches):
 
 
 def test_warm_up_is_linear_then_constant():
-    settings = dataclasses.replace(config.mini().train, warmup_steps=4, learning_rate=1.0)
+    settings = dataclasses.replace(config.tiny().train, warmup_steps=4, learning_rate=1.0)
     assert [learning_rate(step, settings) for step in range(6)] == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]

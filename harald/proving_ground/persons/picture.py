@@ -60,8 +60,9 @@ _BROWS = {"surprised": (0.0, 1.6), "angry": (1.9, -1.2), "sad": (-1.9, 0.7), "la
 
 @dataclass(frozen=True)
 class Picture:
-    """image: uint8 [s, s, 3]. detail: uint8 [s, s], share (0..255) of a pixel that glasses or jewellery cover.
-    pixels: how many pixels show each part, as if the picture were 128 x 128."""
+    """image: uint8 [s, s, 3]. detail: uint8 [s, s], how much of a pixel glasses and jewellery cover (255: all of it),
+    and half as much for eyes and mouth. pixels: how many show each part, as if the picture were 128 x 128.
+    """
 
     image: np.ndarray
     detail: np.ndarray
@@ -69,6 +70,7 @@ class Picture:
 
 
 _SMALL = (Part.FRAME, Part.EARRING, Part.EARRING_GEM, Part.NECKLACE, Part.NECKLACE_GEM)
+_FEATURES = (Part.EYE, Part.LASH, Part.LIPS, Part.TEETH, Part.MOUTH)
 
 
 def draw(identity: Identity, look: Look, figure: Figure, view: View, side: int) -> Picture:
@@ -94,7 +96,9 @@ def draw(identity: Identity, look: Look, figure: Figure, view: View, side: int) 
     canvas = _shrunk(np.clip(canvas, 0, 1.5))
     if not comic:
         canvas = _developed(canvas, view)
-    small = _shrunk(np.isin(regions, _SMALL).astype(np.float32)[..., None])[..., 0]
+    weight = np.zeros(len(Part), np.float32)
+    weight[list(_SMALL)], weight[list(_FEATURES)] = 1.0, 0.5
+    small = _shrunk(weight[regions][..., None])[..., 0]
     counts = np.bincount(regions.ravel(), minlength=len(Part)) * (128 / size) ** 2
     return Picture(
         image=(np.clip(canvas, 0, 1) * 255 + 0.5).astype(np.uint8),

@@ -1,0 +1,58 @@
+"""The stock MMDiT at the speed of the GPU: rotary embedding in real numbers, and a step without launches.
+
+At this size a step is a few thousand small kernels; launching them one by one takes longer than running them.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from diffusers.models.transformers import transformer_qwenimage as stock
+from torch import Tensor, nn
+
+
+def rotate(x: Tensor, freqs_cis: Tensor, use_real: bool = False) -> Tensor:
+    """diffusers' apply_rotary_emb_qwen without complex numbers, for which Inductor has no code.
+
+    x: [b, s, h, d]; freqs_cis: [s, d / 2, 2], cosine and sine.
+    """
+    assert not use_real, "the Qwen processor asks for the complex form"
+    a, b = x.float().unflatten(-1, (-1, 2)).unbind(-1)
+    cosine, sine = freqs_cis[:, None, :, 0], freqs_cis[:, None, :, 1]
+    return torch.stack([a * cosine - b * sine, a * sine + b * cosine], -1).flatten(3).type_as(x)
+
+
+@contextmanager
+def real_rotary(transformer: Any) -> Iterator[None]:
+    """Inside, the transformer's rotary embedding is real: the same numbers to float32 rounding."""
+    hook = transformer.pos_embed.register_forward_hook(
+        lambda module, inputs, output: tuple(torch.view_as_real(turn).contiguous() for turn in output)
+    )
+    before = stock.apply_rotary_emb_qwen
+    vars(stock)["apply_rotary_emb_qwen"] = rotate
+    try:
+        yield
+    finally:
+        vars(stock)["apply_rotary_emb_qwen"] = before
+        hook.remove()
+
+
+class Loss(nn.Module):
+    """A loss as a module, so that make_graphed_callables can record its forward and backward pass once."""
+
+    def __init__(self, parts: list[nn.Module], function: Any):
+        super().__init__()
+        self.parts = nn.ModuleList(parts)
+        self.function = function
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return self.function(*inputs)
+
+
+def recorded(parts: list[nn.Module], function: Any, sample: tuple[Tensor, ...]) -> Any:
+    """function(*inputs) -> scalar as CUDA graphs; the inputs always have the shapes and types of `sample`.
+
+    parts: the modules whose parameters get gradients.
+    """
+    return torch.cuda.make_graphed_callables(Loss(parts, function), sample, allow_unused_input=True)
