@@ -65,6 +65,7 @@ class Arm:
     memory: float
     held_out: float
     curve: list[dict[str, float]]
+    word: str = ""  # what stands for <person> where there are no tokens; empty: the class word
 
 
 class Cost:
@@ -178,11 +179,17 @@ def stock(base: QwenImage, text: str, config: Config) -> Image.Image:
 
 # ------------------------------------------------------------ (c) and (d): tokens, and what they cost
 def make_arms(runtime: Runtime, base: QwenImage, state: State, config: Config, train_run: str) -> list[Arm]:
-    """No tokens, Textual Inversion at both points, one forward pass of the encoder. One view is held out from all."""
+    """No tokens, the person in words, Textual Inversion at both points, one forward pass of the encoder.
+
+    One view is held out from all.
+    """
     seen, held_out = state.views[:-1], state.views[-1:]
     arms = []
     probe = probe_targets(base, held_out, config)
     arms.append(Arm("no tokens", config.injection.point, None, 0.0, 0, 0.0, probe_loss(base, None, probe, config), []))
+    if state.person:
+        loss = probe_loss(base, None, probe, saying(config, state.person))
+        arms.append(Arm("described in words", config.injection.point, None, 0.0, 0, 0.0, loss, [], state.person))
     for point in POINTS:
         with Cost() as cost:
             tokens, curve = invert(base, seen, held_out, point, config)
@@ -203,12 +210,24 @@ def make_arms(runtime: Runtime, base: QwenImage, state: State, config: Config, t
     return arms
 
 
+def saying(config: Config, word: str) -> Config:
+    """The config with another class word, if any."""
+    return (
+        dataclasses.replace(config, injection=dataclasses.replace(config.injection, class_word=word))
+        if word
+        else config
+    )
+
+
 def scenes(base: QwenImage, arm: Arm, state: State, config: Config) -> list[Image.Image]:
-    """New scenes with the arm's tokens, the same seed in every arm."""
-    domain = state.views[0].domain
+    """New scenes in every domain of the state with the arm's tokens or words, the same seed in every arm."""
     persons = {} if arm.tokens is None else {ANY: arm.tokens}
-    prompts = [parse(f"{domain} of <person>, {scene}") for scene in config.poc.scenes]
-    return [draw(base, prompt, persons, [config.seed], config, domain, arm.point)[0] for prompt in prompts]
+    drawn = []
+    for domain in reversed(state.domains):
+        for scene in config.poc.scenes:
+            prompt = parse(f"{domain} of <person>, {scene}")
+            drawn += draw(base, prompt, persons, [config.seed], saying(config, arm.word), domain, arm.point)
+    return drawn
 
 
 def person(base: QwenImage, arm: Arm, state: State, config: Config) -> PersonTokens:
@@ -249,7 +268,7 @@ def report(folder: Path, state: State, checks: list[Check], arms: list[Arm], pic
             {n: smooth(p) for n, p in series("loss").items()}, "step", "loss (mean of 10 steps)"
         ),
         held_out_curve=reporting.curves(series("held_out"), "step", "loss on the held-out view"),
-        scenes=config.poc.scenes,
+        scenes=[f"{domain}, {scene}" for domain in reversed(state.domains) for scene in config.poc.scenes],
         pictures=[(name, [reporting.embed(p, 256) for p in row]) for name, row in pictures.items()],
         config=(folder / "config.json").read_text(),
         fingerprint=(folder / "fingerprint.json").read_text(),
