@@ -197,9 +197,28 @@ def pretrain_mini(
     segments: int = 0,
     weights: str = "",
 ) -> dict:
-    """Train the mini models from nothing, stage by stage (vae, base, judge, vision); --segments: up to which one, 0 for all."""
+    """Train the mini models from nothing, stage by stage: vae, base, judge, vision. --segments: how many, 0 for all."""
     return run("pretrain_mini", preset=preset, run_name=run_name, seed=seed, overrides=overrides,
                stage=stage, segments=segments, weights=weights)  # fmt: skip
+
+
+@job(**config.INFER_JOB)
+def measure_mini(
+    preset: Preset = "mini",
+    run_name: str = "",
+    seed: int = 0,
+    overrides: str = "{}",
+    weights: str = "",
+    only: str = "",
+    states: int = 128,
+    pictures: int = 512,
+    faces_in_place: int = -1,
+    into: str = "",
+) -> dict:
+    """Measure every bar of the small world. --only: some of judge,vae,base,faces,speed; the run keeps the others."""
+    return run("measure_mini", preset=preset, run_name=run_name, seed=seed, overrides=overrides,
+               weights=weights, only=only, states=states, pictures=pictures,
+               faces_in_place=faces_in_place, into=into)  # fmt: skip
 
 
 @job(**config.TEST_JOB)

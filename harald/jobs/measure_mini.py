@@ -1,0 +1,102 @@
+"""Does the small world reach its bars? Every value with its interval, on persons that no training has seen."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from harald import reporting, runs
+from harald.config import Config
+from harald.errors import ConfigError, did_you_mean
+from harald.jobs.pretrain_mini import SHIPPED
+from harald.proving_ground.bars import BARS, PARTS, SIZE, Row, as_json, from_json, merged, rows
+from harald.proving_ground.measure import origin, sheets
+from harald.proving_ground.measure.run import SHEET, SHEET_PICTURES, Measurement
+from harald.runtime import Runtime
+
+RESULT = "proving_ground.json"
+
+
+def run(
+    runtime: Runtime, config: Config, run_name: str, weights: str = "", only: str = "", states: int = 128,
+    pictures: int = 512, faces_in_place: int = -1, into: str = "",
+) -> dict:  # fmt: skip
+    """Measure parts of bars.PARTS (only: comma-separated; empty: all) and add them to what the run has measured before.
+
+    weights: a folder of the small models; empty: the package's. states, pictures: held-out states, drawn pictures.
+    faces_in_place: as counted on the run's faces.png. into: where a copy of the result goes.
+    """
+    parts = chosen(only)
+    source = Path(weights) if weights else SHIPPED
+    check(config, source, states, pictures, faces_in_place)
+    made = origin.digest(source)
+    folder = runs.open_run(runtime, "measure_mini", run_name, config, weights=made, states=states, pictures=pictures)
+    here = origin.here()
+    measurement = Measurement(config, source, folder, states, pictures, faces_in_place, here)
+    table = [row for part in BARS for row in rows(part, {}, here, f"not measured yet: --only {part}")]
+    if (folder / RESULT).exists():
+        table = merged(table, from_json(json.loads((folder / RESULT).read_text())))
+    for part in (*parts, SIZE):
+        table = merged(table, measurement.part(part))
+        content = as_json(table, here, seed=config.seed, weights=made, states=states, pictures=pictures)
+        runs.write_json(folder / RESULT, content)  # after each part: what is measured stays
+        runtime.commit()
+    if into:
+        runs.write_json(Path(into), content)
+    runs.write_text(folder / "report.html", report(folder, table, content))
+    short = [row.name for row in table if row.met is False]
+    return {
+        "run": folder.name,
+        "met": sum(row.met is True for row in table),
+        "short": short,
+        "result": str(folder / RESULT),
+        "report": str(folder / "report.html"),
+    }
+
+
+def chosen(only: str) -> tuple[str, ...]:
+    """The parts of a comma-separated list, in the order of PARTS. Raises ConfigError."""
+    names = [name.strip() for name in only.split(",")] if only else list(PARTS)
+    for name in names:
+        if name not in PARTS:
+            raise ConfigError(f"--only names the part {name!r}", did_you_mean(name, PARTS))
+    return tuple(part for part in PARTS if part in names)
+
+
+def check(config: Config, source: Path, states: int, pictures: int, faces_in_place: int) -> None:
+    """Raises ConfigError for what cannot be measured."""
+    if config.pretrain is None:
+        raise ConfigError(f"preset {config.preset!r} has no small models", "use --preset mini")
+    if not source.is_dir():
+        raise ConfigError(f"the folder of weights {source} does not exist", "name a folder with mini-qwen-image in it")
+    if states < 1:
+        raise ConfigError(f"--states is {states}", "use 1 or more")
+    if not 1 <= pictures <= states * config.pretrain.views:
+        raise ConfigError(
+            f"--pictures is {pictures}, and {states} states have {states * config.pretrain.views} views",
+            "draw at least one picture and at most one of each view, or raise --states",
+        )
+    if not -1 <= faces_in_place <= min(SHEET_PICTURES, pictures):
+        raise ConfigError(
+            f"--faces-in-place is {faces_in_place}, the sheet has {min(SHEET_PICTURES, pictures)} pictures",
+            "count the pictures of faces.png",
+        )
+
+
+def report(folder: Path, table: list[Row], content: dict[str, Any]) -> str:
+    faces = folder / SHEET
+    shown = [
+        (sheet, [(reporting.embed_file(folder / sheets.FOLDER / p.file), p.caption) for p in sheet.pictures])
+        for sheet in sheets.stored(folder)
+    ]
+    return reporting.render(
+        "measure_mini",
+        run=folder.name,
+        facts=content,
+        parts=[(part, [row for row in table if row.part == part and row.bar is not None]) for part in BARS],
+        figures=[row for row in table if row.bar is None and row.value is not None],
+        origins=sorted({(row.device, row.commit, row.command) for row in table if row.value is not None}),
+        sheets=shown,
+        faces=reporting.embed_file(faces) if faces.exists() else "",
+        config=(folder / "config.json").read_text(),
+        fingerprint=(folder / "fingerprint.json").read_text(),
+    )

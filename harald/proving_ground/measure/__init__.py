@@ -1,0 +1,1 @@
+"""How the bars of the small world are measured: held-out persons, what the small models make of them, the judge."""
