@@ -215,7 +215,7 @@ def measure_mini(
     faces_in_place: int = -1,
     into: str = "",
 ) -> dict:
-    """Measure every bar of the small world. --only: some of judge,vae,base,faces,speed; the run keeps the others."""
+    """Measure every bar of the small world. --only: some of judge,vae,base,faces,speed,face_model."""
     return run("measure_mini", preset=preset, run_name=run_name, seed=seed, overrides=overrides,
                weights=weights, only=only, states=states, pictures=pictures,
                faces_in_place=faces_in_place, into=into)  # fmt: skip

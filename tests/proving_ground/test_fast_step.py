@@ -7,7 +7,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from harald.proving_ground.mini_models import TINY
 from harald.proving_ground.pretraining.fast_step import recordable
 
-
 CALL = {
     "hidden_states": torch.randn(2, 16, 64),
     "encoder_hidden_states": torch.randn(2, 7, 64),
