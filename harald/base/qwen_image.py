@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from diffusers import QwenImagePipeline
 from diffusers.pipelines.qwenimage.pipeline_qwenimage import calculate_shift
 from PIL import Image
 from torch import Tensor
+from transformers import Qwen2Tokenizer
 
 from harald import hub
 from harald.base import BaseModel
@@ -24,6 +26,16 @@ TRAINED_STATES = 512  # what the published model was trained on
 LORA = "style"
 
 
+@dataclass(frozen=True)
+class Tokenize:
+    """See BaseModel.tokenize."""
+
+    tokenizer: Qwen2Tokenizer
+
+    def __call__(self, text: str) -> list[int]:
+        return self.tokenizer(text, add_special_tokens=False).input_ids
+
+
 class QwenImage(BaseModel):
     """See harald.base.BaseModel. `pipeline`: the stock one, whose pictures ours must equal where no person is used."""
 
@@ -32,12 +44,12 @@ class QwenImage(BaseModel):
         pipeline.set_progress_bar_config(disable=True)
         for part in (pipeline.transformer, pipeline.text_encoder, pipeline.vae):
             part.requires_grad_(False).eval()
-        self.transformer, self.vae, self.tokenizer = pipeline.transformer, pipeline.vae, pipeline.tokenizer
+        self.transformer, self.vae, self.tokenize = pipeline.transformer, pipeline.vae, Tokenize(pipeline.tokenizer)
         self.text_model = pipeline.text_encoder.model
         self.dtype = self.transformer.dtype
         self.width = self.transformer.config.joint_attention_dim
         rows = self.text_model.get_input_embeddings().num_embeddings
-        self.reserved_ids = list(range(len(self.tokenizer), rows))
+        self.reserved_ids = list(range(len(pipeline.tokenizer), rows))
         self.head = len(self.tokenize(TEMPLATE_HEAD))
         if self.head != pipeline.prompt_template_encode_start_idx:
             raise ModelError(
@@ -69,11 +81,8 @@ class QwenImage(BaseModel):
             self.pipeline.disable_lora()
 
     # ------------------------------------------------------------ text
-    def tokenize(self, text: str) -> list[int]:
-        return self.tokenizer(text, add_special_tokens=False).input_ids
-
-    def word_embeddings(self, ids: Sequence[int]) -> Tensor:
-        return self.text_model.get_input_embeddings()(torch.tensor(list(ids), device=self.device))
+    def word_embeddings(self, ids: Tensor) -> Tensor:
+        return self.text_model.get_input_embeddings()(ids.to(self.device))
 
     def text_states(self, embeddings: Tensor) -> Tensor:
         length = embeddings.shape[1] - self.head
@@ -101,13 +110,13 @@ class QwenImage(BaseModel):
         )
         return (tokens, self.transformer.config.in_channels), mu
 
-    def velocity(self, latents: Tensor, t: Tensor, states: Tensor, side: int) -> Tensor:
+    def velocity(self, latents: Tensor, t: Tensor, states: Tensor, side: int, mask: Tensor | None = None) -> Tensor:
         grid = side // self.pipeline.vae_scale_factor // 2
         return self.transformer(
             hidden_states=latents.to(self.dtype),
             timestep=t.to(self.device, self.dtype),
             encoder_hidden_states=states.to(self.dtype),
-            encoder_hidden_states_mask=None,
+            encoder_hidden_states_mask=None if mask is None else mask.to(self.device),
             img_shapes=[[(1, grid, grid)]] * len(latents),
             return_dict=False,
         )[0]

@@ -75,7 +75,7 @@ def fit(runtime: Runtime, config: Config, folder: Path) -> int:
         encoder.vlm.language_model.gradient_checkpointing_enable({"use_reentrant": False})
         encoder.vlm.language_model.train()
     shape, mu = base.latent_shape(config.data.image_size)
-    batches = Batches(config, training, shape, mu, open_cache(runtime, config))
+    batches = Batches(config, training, shape, mu, open_cache(runtime, config), encoder.chats, base.tokenize)
 
     def sample(step: int) -> None:
         buffer = io.BytesIO()

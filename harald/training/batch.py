@@ -1,5 +1,6 @@
 """What one training step sees: a pure function of (config, states, step), whatever worker makes it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +13,9 @@ from harald.data.images import load_picture, target_tensor, within_pixels
 from harald.data.latents import LatentCache
 from harald.data.pairs import draw_domain, draw_pair, draw_states
 from harald.determinism import generator, rng
+from harald.encoder.chat import Chat, ChatBuilder
+from harald.injection.layout import Layout, Tokenize, lay_out
+from harald.injection.prompt import ANY, parse
 from harald.records import Pair, State, View
 from harald.training.flow import draw_times
 
@@ -36,22 +40,66 @@ class Target:
 
 
 @dataclass(frozen=True)
+class Targets:
+    """n pictures to draw, as few large tensors. pixels: [n, 3, h, w] or latents: [n, s, c]; t: [n]; noise: [n, s, c];
+    layout: of their prompts, with rows of the batch's flattened tokens [states * K, d].
+    """
+
+    pixels: Tensor | None
+    latents: Tensor | None
+    t: Tensor
+    noise: Tensor
+    layout: Layout
+
+    def __len__(self) -> int:
+        return len(self.t)
+
+
+def collate(tokenize: Tokenize, targets: Sequence[Target], slots: int, config: Config) -> Targets:
+    """slots: K, rows of tokens for each state. Raises PromptError for a prompt whose placeholder is glued to a word."""
+    prompts = [
+        (parse(target.prompt), {ANY: [target.owner * slots + slot for slot in target.slots]} if target.slots else {})
+        for target in targets
+    ]
+    return Targets(
+        pixels=_stacked([target.pixels for target in targets]),
+        latents=_stacked([target.latents for target in targets]),
+        t=torch.cat([target.t for target in targets]),
+        noise=torch.stack([target.noise for target in targets]),
+        layout=lay_out(tokenize, prompts, config.injection.point, config.injection.class_word),
+    )
+
+
+def _stacked(tensors: list[Tensor | None]) -> Tensor | None:
+    there = [tensor for tensor in tensors if tensor is not None]
+    return torch.stack(there) if there else None
+
+
+@dataclass(frozen=True)
 class Batch:
+    """references, contrast: what the encoder's ChatBuilder makes of each state's pictures; contrast: disjoint
+    references of the same states, empty if contrast is off or impossible.
+    """
+
     step: int
     domain: str
     pairs: tuple[Pair, ...]
-    references: list[list[Image.Image]]
-    contrast: list[list[Image.Image]]  # disjoint references of the same states, empty if contrast is off or impossible
-    targets: list[Target]
+    references: list[tuple[list[int], Chat]]
+    contrast: list[tuple[list[int], Chat]]
+    targets: Targets
 
 
+@dataclass(frozen=True)
 class Batches(Dataset):
     """Step -> Batch. shape: (s, c) of packed latents; mu: time shift of that length."""
 
-    def __init__(
-        self, config: Config, states: list[State], shape: tuple[int, int], mu: float, cache: LatentCache | None
-    ):
-        self.config, self.states, self.shape, self.mu, self.cache = config, states, shape, mu, cache
+    config: Config
+    states: list[State]
+    shape: tuple[int, int]
+    mu: float
+    cache: LatentCache | None
+    chats: ChatBuilder
+    tokenize: Tokenize
 
     def __len__(self) -> int:
         return 2**31  # steps are drawn on demand, training decides when to stop
@@ -67,10 +115,13 @@ class Batches(Dataset):
             step=step,
             domain=domain,
             pairs=pairs,
-            references=[self._pictures(pair.references) for pair in pairs],
-            contrast=self._contrast(pairs),
-            targets=[self._target(step, slot, view) for slot, pair in enumerate(pairs) for view in pair.targets],
+            references=self.chats.build([self._pictures(pair.references) for pair in pairs]),
+            contrast=self.chats.build(self._contrast(pairs)),
+            targets=collate(self.tokenize, self.targets(step, pairs), config.encoder.tokens, config),
         )
+
+    def targets(self, step: int, pairs: Sequence[Pair]) -> list[Target]:
+        return [self._target(step, slot, view) for slot, pair in enumerate(pairs) for view in pair.targets]
 
     def _pictures(self, views: tuple[View, ...]) -> list[Image.Image]:
         return [within_pixels(load_picture(view.image), self.config.encoder.max_pixels) for view in views]

@@ -16,7 +16,7 @@ from harald.data.images import load_picture, target_tensor
 from harald.determinism import generator, rng
 from harald.injection.points import plain
 from harald.records import View
-from harald.training.batch import Target
+from harald.training.batch import Target, Targets, collate
 from harald.training.flow import draw_times
 from harald.training.step import flow_losses
 
@@ -67,7 +67,7 @@ def initial_tokens(base: BaseModel, config: Config) -> tuple[Tensor, float]:
     word = config.injection.class_word
     with torch.no_grad():
         if config.injection.point == "input":
-            row = base.word_embeddings(base.tokenize(f" {word}"))[-1].float()
+            row = base.word_embeddings(torch.tensor(base.tokenize(f" {word}")))[-1].float()
         else:
             row = plain(base, f"a photo of {word}")[len(base.tokenize(f"a photo of {word}")) - 1].float()
     scale = row.square().mean().sqrt().item()
@@ -77,7 +77,7 @@ def initial_tokens(base: BaseModel, config: Config) -> tuple[Tensor, float]:
     return row + 0.1 * scale * noise.to(row), scale
 
 
-def draw_targets(base: BaseModel, views: Sequence[View], step: int, config: Config) -> list[Target]:
+def draw_targets(base: BaseModel, views: Sequence[View], step: int, config: Config) -> Targets:
     shape, mu = base.latent_shape(config.data.image_size)
     picked = rng(config.seed, "inversion", step).choices(views, k=config.poc.batch)
     targets = []
@@ -85,7 +85,7 @@ def draw_targets(base: BaseModel, views: Sequence[View], step: int, config: Conf
         draws = generator(config.seed, "inversion", step, slot)
         t = draw_times(draws, config.train.uniform_timesteps, mu)
         targets.append(_target(view, t, torch.randn(shape, generator=draws), config))
-    return targets
+    return collate(base.tokenize, targets, config.encoder.tokens, config)
 
 
 def probe_targets(base: BaseModel, views: Sequence[View], config: Config) -> list[Target]:
@@ -109,7 +109,8 @@ def probe_loss(base: BaseModel, tokens: Tensor | None, probe: list[Target], conf
     if tokens is None:
         probe = [dataclasses.replace(target, slots=[]) for target in probe]
         tokens = torch.zeros(0, base.width)
-    return flow_losses(base, tokens[None], probe, config).mean().item()
+    targets = collate(base.tokenize, probe, len(tokens), config)
+    return flow_losses(base, tokens[None], targets, config).mean().item()
 
 
 def _target(view: View, t: Tensor, noise: Tensor, config: Config) -> Target:
