@@ -4,7 +4,7 @@ Imports the standard library and modal only.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar, Literal
 
@@ -164,8 +164,26 @@ class Injection(Strict):
 
 
 @dataclass(frozen=True)
+class Phase(Strict):
+    """A part of a training. What is not None stands in the place of Train's field of that name while it lasts."""
+
+    name: str
+    steps: int  # the last phase lasts as long as the training
+    learning_rate: float | None = None
+    max_references: int | None = None
+    cross_domain_share: float | None = None
+    state_free_share: float | None = None
+    drop_text: float | None = None
+    drop_group: float | None = None
+    flow_weight: float | None = None
+    teacher_weight: float | None = None
+    contrast_weight: float | None = None
+
+
+@dataclass(frozen=True)
 class Train(Strict):
     steps: int = 20_000
+    phases: tuple[Phase, ...] = ()
     states_per_batch: int = 8
     targets_per_state: int = 4
     max_references: int = 4
@@ -175,6 +193,8 @@ class Train(Strict):
     drop_group: float = 0.1  # each group of slots is left out
     drop_references: float = 0.0  # no tokens: no gradient while the base is frozen, see docs/log.md
     uniform_timesteps: float = 0.5  # share of uniform draws, the rest is logit-normal; both are then shifted
+    flow_weight: float = 1.0  # of the difference to the picture's own velocity
+    teacher_weight: float = 0.0  # of the difference to the velocity that the base predicts from the full description
     contrast_weight: float = 0.0
     contrast_temperature: float = 0.1
     learning_rate: float = 1e-4
@@ -187,6 +207,15 @@ class Train(Strict):
     sample_every: int = 1000
     workers: int = 4
     latents: str = ""  # run name of prepare; empty: the VAE encodes the targets while training
+
+    def at(self, step: int) -> "Train":
+        """What holds at a step: a pure function of it."""
+        for phase in self.phases:
+            step -= phase.steps
+            if step < 0 or phase is self.phases[-1]:
+                changes = {field.name: getattr(phase, field.name) for field in fields(phase)[2:]}
+                return replace(self, **{name: value for name, value in changes.items() if value is not None})
+        return self
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from harald.data.pairs import draw_domain, draw_pair, draw_states
 from harald.determinism import generator, rng
 from harald.encoder.chat import Chat, ChatBuilder
 from harald.injection.layout import Layout, Tokenize, lay_out
-from harald.injection.prompt import ANY, parse
+from harald.injection.prompt import ANY, Prompt, parse
 from harald.records import Pair, State, View
 from harald.training.flow import draw_times
 
@@ -27,7 +27,8 @@ class Target:
     """One picture to draw.
 
     owner: index of its state in the batch; pixels: [3, h, w], or latents: [s, c] from the cache; t: [1]; noise: [s, c];
-    slots: the person slots that are kept (a group may be dropped, all of them too).
+    slots: the person slots that are kept (a group may be dropped, all of them too); described: the prompt with words
+    instead of tokens, empty where no teacher is asked.
     """
 
     owner: int
@@ -37,12 +38,14 @@ class Target:
     t: Tensor
     noise: Tensor
     slots: list[int]
+    described: str = ""
 
 
 @dataclass(frozen=True)
 class Targets:
     """n pictures to draw, as few large tensors. pixels: [n, 3, h, w] or latents: [n, s, c]; t: [n]; noise: [n, s, c];
-    layout: of their prompts, with rows of the batch's flattened tokens [states * K, d].
+    layout: of their prompts, with rows of the batch's flattened tokens [states * K, d]; described: of the prompts with
+    words instead of tokens, None where no teacher is asked.
     """
 
     pixels: Tensor | None
@@ -50,6 +53,7 @@ class Targets:
     t: Tensor
     noise: Tensor
     layout: Layout
+    described: Layout | None = None
 
     def __len__(self) -> int:
         return len(self.t)
@@ -61,12 +65,15 @@ def collate(tokenize: Tokenize, targets: Sequence[Target], slots: int, config: C
         (parse(target.prompt), {ANY: [target.owner * slots + slot for slot in target.slots]} if target.slots else {})
         for target in targets
     ]
+    said = [target.described for target in targets]
+    words = [(Prompt((text,), ()), {}) for text in said]
     return Targets(
         pixels=_stacked([target.pixels for target in targets]),
         latents=_stacked([target.latents for target in targets]),
         t=torch.cat([target.t for target in targets]),
         noise=torch.stack([target.noise for target in targets]),
         layout=lay_out(tokenize, prompts, config.injection.point, config.injection.class_word),
+        described=lay_out(tokenize, words, "output", config.injection.class_word) if any(said) else None,
     )
 
 
@@ -106,7 +113,7 @@ class Batches(Dataset):
 
     def __getitem__(self, index: int) -> Batch:
         step = index
-        config, train = self.config, self.config.train
+        config, train = self.config, self.config.train.at(step)
         domain = draw_domain(config.seed, step, self.states)
         candidates = [state for state in self.states if domain in state.domains]
         drawn = draw_states(config.seed, step, train.states_per_batch, candidates)
@@ -116,27 +123,25 @@ class Batches(Dataset):
             domain=domain,
             pairs=pairs,
             references=self.chats.build([self._pictures(pair.references) for pair in pairs]),
-            contrast=self.chats.build(self._contrast(pairs)),
+            contrast=self.chats.build(self._contrast(pairs) if train.contrast_weight else []),
             targets=collate(self.tokenize, self.targets(step, pairs), config.encoder.tokens, config),
         )
 
     def targets(self, step: int, pairs: Sequence[Pair]) -> list[Target]:
-        return [self._target(step, slot, view) for slot, pair in enumerate(pairs) for view in pair.targets]
+        return [self._target(step, slot, pair.state, view) for slot, pair in enumerate(pairs) for view in pair.targets]
 
     def _pictures(self, views: tuple[View, ...]) -> list[Image.Image]:
         return [within_pixels(load_picture(view.image), self.config.encoder.max_pixels) for view in views]
 
     def _contrast(self, pairs: tuple[Pair, ...]) -> list[list[Image.Image]]:
         """As many unseen views of each state as it has references; empty unless every state has one."""
-        if not self.config.train.contrast_weight:
-            return []
         unseen = [[v for v in pair.state.views if v not in pair.references and v not in pair.targets] for pair in pairs]
         if not all(unseen):
             return []
         return [self._pictures(tuple(views[: len(pair.references)])) for views, pair in zip(unseen, pairs, strict=True)]
 
-    def _target(self, step: int, slot: int, view: View) -> Target:
-        train, seed, name = self.config.train, self.config.seed, f"{slot}/{view.name}"
+    def _target(self, step: int, slot: int, state: State, view: View) -> Target:
+        train, seed, name = self.config.train.at(step), self.config.seed, f"{slot}/{view.name}"
         choices = rng(seed, "prompt", step, name)
         prompt = view.person_prompt if choices.random() < train.state_free_share else with_description(view)
         if choices.random() < train.drop_text:
@@ -150,7 +155,14 @@ class Batches(Dataset):
             t=draw_times(draws, train.uniform_timesteps, self.mu),
             noise=torch.randn(self.shape, generator=draws),
             slots=keep_slots(self.config, step, name),
+            described=self._described(prompt, state, view) if train.teacher_weight else "",
         )
+
+    def _described(self, prompt: str, state: State, view: View) -> str:
+        """The prompt with the state's description in the place of the tokens."""
+        if prompt == with_description(view) and "<person" not in view.prompt:
+            return view.prompt
+        return parse(prompt).with_word(state.person or self.config.injection.class_word)
 
 
 def with_description(view: View) -> str:
@@ -160,12 +172,12 @@ def with_description(view: View) -> str:
 
 def keep_slots(config: Config, step: int, name: str) -> list[int]:
     """Slots of the groups that are not dropped: this is what makes per-group switches work later."""
-    choices = rng(config.seed, "groups", step, name)
-    if choices.random() < config.train.drop_references:
+    choices, train = rng(config.seed, "groups", step, name), config.train.at(step)
+    if choices.random() < train.drop_references:
         return []
     slots, start = [], 0
     for _, size in config.encoder.groups:
-        if choices.random() >= config.train.drop_group:
+        if choices.random() >= train.drop_group:
             slots += range(start, start + size)
         start += size
     return slots or list(range(start))

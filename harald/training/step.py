@@ -16,25 +16,41 @@ def training_loss(
     base: BaseModel, encoder: PersonEncoder, batch: Batch, config: Config
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Scalar loss with a graph to the encoder, and its detached parts. One encoder pass serves a state's targets."""
-    tokens = encoder.tokens(batch.references)
+    train, tokens = config.train.at(batch.step), encoder.tokens(batch.references)
     base.use_domain(batch.domain)
-    loss = flow_losses(base, tokens, batch.targets, config).mean()
-    parts = {"flow": loss.detach()}
+    flow, teacher = (losses.mean() for losses in target_losses(base, tokens, batch.targets, config))
+    loss, parts = train.flow_weight * flow, {"flow": flow.detach()}
+    if batch.targets.described is not None:
+        loss = loss + train.teacher_weight * teacher
+        parts["teacher"] = teacher.detach()
     if batch.contrast and len(batch.pairs) > 1:
         contrast = contrastive_loss(tokens, encoder.tokens(batch.contrast), config.train.contrast_temperature)
-        loss = loss + config.train.contrast_weight * contrast
+        loss = loss + train.contrast_weight * contrast
         parts["contrast"] = contrast.detach()
     return loss, parts
 
 
 def flow_losses(base: BaseModel, tokens: Tensor, targets: Targets, config: Config) -> Tensor:
     """Flow-matching loss of each target, [n]. tokens: [states, K, d]. All go through the base model together."""
-    states = conditioned(base, targets.layout, tokens.flatten(0, 1))
-    latents = _latents(base, targets)
+    return target_losses(base, tokens, targets, config)[0]
+
+
+def target_losses(base: BaseModel, tokens: Tensor, targets: Targets, config: Config) -> tuple[Tensor, Tensor]:
+    """Squared errors of each target's velocity, [n]: against the picture's own, and against what the base model itself
+    predicts at the same place from the full description (0 where there is none): the picture's own noise is out of it.
+    """
+    side, latents = config.data.image_size, _latents(base, targets)
     noise, t = targets.noise.to(latents), targets.t.to(latents.device)
     noisy = interpolate(latents, noise, t)
-    predicted = base.velocity(noisy, t, states, config.data.image_size, targets.layout.mask)
-    return velocity_loss(predicted, velocity_target(latents, noise))
+    states = conditioned(base, targets.layout, tokens.flatten(0, 1))
+    predicted = base.velocity(noisy, t, states, side, targets.layout.mask)
+    flow = velocity_loss(predicted, velocity_target(latents, noise))
+    if targets.described is None:
+        return flow, torch.zeros_like(flow)
+    with torch.no_grad():
+        words = conditioned(base, targets.described, tokens[:0, 0])
+        taught = base.velocity(noisy, t, words, side, targets.described.mask)
+    return flow, velocity_loss(predicted, taught)
 
 
 def _latents(base: BaseModel, targets: Targets) -> Tensor:

@@ -7,9 +7,10 @@ from harald import config
 from harald.config import Config
 from harald.data.index import states_for
 from harald.errors import TrainingError
+from harald.injection.prompt import parse
 from harald.training.batch import Batches, Targets, collate
 from harald.training.loop import learning_rate, make_optimizer, train_step
-from harald.training.step import flow_losses, training_loss
+from harald.training.step import flow_losses, target_losses, training_loss
 from tests.models import base, encoder
 from tests.states import write_dataset
 
@@ -97,3 +98,39 @@ def test_contrast_is_part_of_the_loss_when_it_is_asked_for(batches):
 def test_warm_up_is_linear_then_constant():
     settings = dataclasses.replace(config.tiny().train, warmup_steps=4, learning_rate=1.0)
     assert [learning_rate(step, settings) for step in range(6)] == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
+
+
+def taught(batches: Batches, **changes) -> Batches:
+    train = dataclasses.replace(batches.config.train, teacher_weight=1.0, flow_weight=0.0, **changes)
+    return dataclasses.replace(batches, config=dataclasses.replace(batches.config, train=train))
+
+
+def test_teacher_is_the_base_model_under_the_full_description(batches):
+    """A target without tokens whose prompt has the description already is exactly what the teacher draws."""
+    with_teacher = taught(batches, state_free_share=1.0, drop_text=0.0)
+    batch, c = with_teacher[0], with_teacher.config
+    targets = with_teacher.targets(0, batch.pairs)
+    views = [view for pair in batch.pairs for view in pair.targets]
+    assert [target.described for target in targets] == [view.prompt for view in views]
+    same = [dataclasses.replace(t, prompt=f"{t.described} <person>", slots=[]) for t in targets]
+    same = [dataclasses.replace(t, described=parse(t.prompt).with_word(c.injection.class_word)) for t in same]
+    tokens = encoder().tokens(batch.references)
+    _, teacher = target_losses(base(), tokens, collated(same, c), c)
+    assert teacher.abs().max() < 1e-10
+    _, teacher = target_losses(base(), tokens, collated(targets, c), c)
+    assert teacher.min() > 1e-6
+
+
+def test_teacher_says_the_description_where_the_text_is_dropped(batches):
+    with_teacher = taught(batches, drop_text=1.0)
+    pairs = with_teacher[0].pairs
+    owners = [pair.state.person for pair in pairs for _ in pair.targets]
+    assert [target.described for target in with_teacher.targets(0, pairs)] == owners and all(owners)
+
+
+def test_steps_towards_the_teacher_lower_its_loss(batches):
+    with_teacher, e = taught(batches), encoder()
+    optimizer = make_optimizer(e, with_teacher.config.train)
+    batch = dataclasses.replace(with_teacher[0], step=50)
+    rows = [train_step(base(), e, optimizer, batch, with_teacher.config) for _ in range(6)]
+    assert rows[0]["loss"] == rows[0]["teacher"] and rows[-1]["teacher"] < rows[0]["teacher"]
