@@ -147,7 +147,7 @@ class Encoder(Strict):
     connector_width: int = 1024
     lora_rank: int = 64
     lora_alpha: int = 64
-    train_vision: bool = False
+    vision: Literal["frozen", "lora", "full"] = "frozen"  # how the vision tower is trained
 
     @property
     def tokens(self) -> int:
@@ -313,11 +313,11 @@ def mini() -> Config:
             groups=(("face", 4), ("hair", 4), ("worn", 4), ("outfit", 4)),
             max_pixels=128 * 128,
             mix_layers=4,
-            connector_layers=2,
-            connector_width=256,
+            connector_layers=1,
+            connector_width=192,
             lora_rank=16,
             lora_alpha=16,
-            train_vision=True,
+            vision="lora",
         ),
         train=Train(
             steps=200,
@@ -373,7 +373,7 @@ def tiny() -> Config:
             connector_width=64,
             lora_rank=4,
             lora_alpha=4,
-            train_vision=True,
+            vision="full",
         ),
         train=Train(
             steps=40,

@@ -29,13 +29,14 @@ FORMAT = "harald-encoder-1"
 WEIGHTS, DESCRIPTION = "encoder.safetensors", "encoder.json"
 Features: Any = BaseModelOutputWithDeepstackFeatures  # the library's annotations say Tensor, it reads lists
 Seen = tuple[Tensor, ...]  # [b, tokens of a picture, h]: what is pooled, then the levels of DeepStack
-LORA_TARGETS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
+LANGUAGE = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
+VISION = r".*visual\.(blocks|merger|deepstack_merger_list).*\.(qkv|proj|linear_fc1|linear_fc2)"
 
 
 class PersonEncoder(nn.Module, ModelHubMixin):
     """Pictures of one person -> tokens [K, d].
 
-    vlm: Qwen3VLModel, frozen but for its LoRA (and its vision tower if config.train_vision). The queries come last in
+    vlm: Qwen3VLModel, frozen but for its LoRA (and its vision tower, see config.vision). The queries come last in
     the chat, so K does not depend on the number of references. scale: [d], see Connector. Trained parts are float32.
     """
 
@@ -58,19 +59,19 @@ class PersonEncoder(nn.Module, ModelHubMixin):
         expect_equal_pictures(vlm.visual)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(key(seed, "encoder"))
-            self.vlm: Any = inject_adapter_in_model(
-                LoraConfig(r=config.lora_rank, lora_alpha=config.lora_alpha, target_modules=LORA_TARGETS), vlm
-            )
+            targets = f"{LANGUAGE}|{VISION}" if config.vision == "lora" else LANGUAGE
+            lora = LoraConfig(r=config.lora_rank, lora_alpha=config.lora_alpha, target_modules=targets)
+            self.vlm: Any = inject_adapter_in_model(lora, vlm)
             std = vlm.get_input_embeddings().weight.float().std().item()
             self.queries = nn.Parameter(torch.randn(config.tokens, hidden) * std)
             self.mix = LayerMix(len(self.layers))
             self.connector = Connector(hidden, config.connector_width, config.connector_layers, scale.float().cpu())
-        if config.train_vision:
+        if config.vision == "full":
             self.vlm.visual.requires_grad_(True)
         for parameter in self.parameters():
             if parameter.requires_grad:
                 parameter.data = parameter.data.float()
-        if config.train_vision:
+        if config.vision == "full":
             self.vlm.visual.float()
         self.to(vlm.device)
 

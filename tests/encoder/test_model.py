@@ -50,6 +50,18 @@ def test_every_trained_part_gets_a_gradient_and_nothing_else_does():
     assert not any("language_model" in n and "lora" not in n for n in trained)
 
 
+def test_vision_tower_can_be_trained_by_lora_alone_or_not_at_all():
+    c = config.tiny()
+    for vision, parts in (("lora", {True}), ("frozen", set())):
+        settings = dataclasses.replace(c.encoder, vision=vision)
+        e = PersonEncoder.new(
+            cache(), settings, c.models.encoder, torch.ones(base().width), "output", "b", 0, CPU, FLOAT
+        )
+        e([[picture(1)]]).square().sum().backward()
+        assert {"lora" in name for name in e.trained_state() if "visual" in name} == parts
+        assert all((p.grad is not None) == p.requires_grad for p in e.parameters())
+
+
 def test_last_norm_starts_at_the_given_scale():
     c = config.tiny()
     scale = torch.linspace(0.5, 2, base().width)
