@@ -1,6 +1,6 @@
 """What one training step sees: a pure function of (config, states, step), whatever worker makes it."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -8,7 +8,8 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from harald.config import Config
+from harald.config import Config, Encoder
+from harald.data.description import without
 from harald.data.images import load_picture, target_tensor, within_pixels
 from harald.data.latents import LatentCache
 from harald.data.pairs import draw_domain, draw_pair, draw_states
@@ -28,7 +29,8 @@ class Target:
 
     owner: index of its state in the batch; pixels: [3, h, w], or latents: [s, c] from the cache; t: [1]; noise: [s, c];
     slots: the person slots that are kept (a group may be dropped, all of them too); described: the prompt with words
-    instead of tokens, empty where no teacher is asked.
+    instead of tokens, of the kept groups alone, empty where no teacher is asked; shown: whether the tokens are to make
+    the picture itself, which also shows what dropped groups would have carried.
     """
 
     owner: int
@@ -39,13 +41,14 @@ class Target:
     noise: Tensor
     slots: list[int]
     described: str = ""
+    shown: bool = True
 
 
 @dataclass(frozen=True)
 class Targets:
     """n pictures to draw, as few large tensors. pixels: [n, 3, h, w] or latents: [n, s, c]; t: [n]; noise: [n, s, c];
-    layout: of their prompts, with rows of the batch's flattened tokens [states * K, d]; described: of the prompts with
-    words instead of tokens, None where no teacher is asked.
+    layout: of their prompts, with rows of the batch's flattened tokens [states * K, d]; shown: [n] 1 or 0;
+    described: layout of the prompts with words instead of tokens, None where no teacher is asked.
     """
 
     pixels: Tensor | None
@@ -53,7 +56,8 @@ class Targets:
     t: Tensor
     noise: Tensor
     layout: Layout
-    described: Layout | None = None
+    shown: Tensor
+    described: Layout | None
 
     def __len__(self) -> int:
         return len(self.t)
@@ -73,6 +77,7 @@ def collate(tokenize: Tokenize, targets: Sequence[Target], slots: int, config: C
         t=torch.cat([target.t for target in targets]),
         noise=torch.stack([target.noise for target in targets]),
         layout=lay_out(tokenize, prompts, config.injection.point, config.injection.class_word),
+        shown=torch.tensor([float(target.shown) for target in targets]),
         described=lay_out(tokenize, words, "output", config.injection.class_word) if any(said) else None,
     )
 
@@ -147,6 +152,8 @@ class Batches(Dataset):
         if choices.random() < train.drop_text:
             prompt = DUMMY_PROMPT
         draws = generator(seed, "flow", step, name)
+        kept = keep_groups(self.config, step, name)
+        whole, silent = len(kept) == len(self.config.encoder.groups), prompt != with_description(view)
         return Target(
             owner=slot,
             prompt=prompt,
@@ -154,15 +161,18 @@ class Batches(Dataset):
             latents=self.cache.get(view.image) if self.cache else None,
             t=draw_times(draws, train.uniform_timesteps, self.mu),
             noise=torch.randn(self.shape, generator=draws),
-            slots=keep_slots(self.config, step, name),
-            described=self._described(prompt, state, view) if train.teacher_weight else "",
+            slots=slots_of(kept, self.config.encoder),
+            described=self._described(prompt, state, view, kept) if train.teacher_weight else "",
+            shown=whole or not (train.teacher_weight and silent and state.person),
         )
 
-    def _described(self, prompt: str, state: State, view: View) -> str:
-        """The prompt with the state's description in the place of the tokens."""
+    def _described(self, prompt: str, state: State, view: View, kept: Collection[str]) -> str:
+        """The prompt with words in the place of the tokens: what the kept groups say about the state."""
         if prompt == with_description(view) and "<person" not in view.prompt:
             return view.prompt
-        return parse(prompt).with_word(state.person or self.config.injection.class_word)
+        dropped = {name for name, _ in self.config.encoder.groups} - set(kept)
+        word = self.config.injection.class_word
+        return parse(prompt).with_word(without(state.person, dropped, word) if state.person else word)
 
 
 def with_description(view: View) -> str:
@@ -170,14 +180,22 @@ def with_description(view: View) -> str:
     return view.prompt if "<person" in view.prompt else f"{DUMMY_PROMPT}, {view.prompt}"
 
 
-def keep_slots(config: Config, step: int, name: str) -> list[int]:
-    """Slots of the groups that are not dropped: this is what makes per-group switches work later."""
+def keep_groups(config: Config, step: int, name: str) -> tuple[str, ...]:
+    """Groups that are not dropped: this is what makes per-group switches work later."""
     choices, train = rng(config.seed, "groups", step, name), config.train.at(step)
     if choices.random() < train.drop_references:
-        return []
+        return ()
+    kept = tuple(group for group, _ in config.encoder.groups if choices.random() >= train.drop_group)
+    return kept or tuple(group for group, _ in config.encoder.groups)
+
+
+def slots_of(kept: Collection[str], encoder: Encoder) -> list[int]:
+    """
+    >>> slots_of(["face", "worn"], Encoder(groups=(("face", 2), ("hair", 3), ("worn", 1))))
+    [0, 1, 5]
+    """
     slots, start = [], 0
-    for _, size in config.encoder.groups:
-        if choices.random() >= train.drop_group:
-            slots += range(start, start + size)
+    for group, size in encoder.groups:
+        slots += range(start, start + size) if group in kept else []
         start += size
-    return slots or list(range(start))
+    return slots

@@ -18,7 +18,9 @@ def training_loss(
     """Scalar loss with a graph to the encoder, and its detached parts. One encoder pass serves a state's targets."""
     train, tokens = config.train.at(batch.step), encoder.tokens(batch.references)
     base.use_domain(batch.domain)
-    flow, teacher = (losses.mean() for losses in target_losses(base, tokens, batch.targets, config))
+    shown = batch.targets.shown.to(tokens.device)
+    losses, taught = target_losses(base, tokens, batch.targets, config)
+    flow, teacher = (losses * shown).sum() / shown.sum().clamp(min=1), taught.mean()
     loss, parts = train.flow_weight * flow, {"flow": flow.detach()}
     if batch.targets.described is not None:
         loss = loss + train.teacher_weight * teacher

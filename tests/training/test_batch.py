@@ -7,7 +7,7 @@ from harald import config
 from harald.config import Config
 from harald.data.index import states_for
 from harald.records import State
-from harald.training.batch import DUMMY_PROMPT, Batch, Batches, keep_slots
+from harald.training.batch import DUMMY_PROMPT, Batch, Batches, keep_groups, slots_of
 from harald.training.loop import loader
 from tests.models import base, encoder
 from tests.states import write_dataset
@@ -100,13 +100,27 @@ def test_prompts_are_silent_about_the_state_but_for_the_share_that_is_asked_for(
         assert all(prompt == DUMMY_PROMPT for prompt in prompts(dummy, step))
 
 
-def test_groups_are_dropped_whole_and_never_all_of_them():
+def test_groups_are_dropped_and_never_all_of_them():
     c = with_train(config.tiny(), drop_group=0.5)
-    seen = {tuple(keep_slots(c, step, "x")) for step in range(200)}
-    for slots in seen:
-        assert slots and all((start in slots) == (start + i in slots) for start in range(0, 16, 4) for i in range(4))
-    assert len(seen) > 8
-    assert keep_slots(with_train(c, drop_references=1.0), 0, "x") == []
+    names = [name for name, _ in c.encoder.groups]
+    seen = {keep_groups(c, step, "x") for step in range(200)}
+    assert len(seen) == 2 ** len(names) - 1
+    assert slots_of(["hair", "outfit"], c.encoder) == [4, 5, 6, 7, 12, 13, 14, 15]
+    assert keep_groups(with_train(c, drop_references=1.0), 0, "x") == ()
+
+
+def test_teacher_says_what_the_kept_groups_carry_and_the_picture_then_teaches_nothing(states):
+    """Without the hair's tokens the person is drawn as a description without hair: so each group carries its own."""
+    c = with_train(config.tiny(), drop_group=0.5, teacher_weight=1.0, state_free_share=1.0, drop_text=0.0)
+    batches, kinds = make(c, states), set()
+    for step in range(12):
+        for target in batches.targets(step, batches[step].pairs):
+            groups = {name for name, start in (("face", 0), ("hair", 4)) if start in target.slots}
+            assert ("hair" in target.described) == ("hair" in groups)
+            assert ("woman" in target.described) == ("face" in groups)
+            assert target.shown == (len(target.slots) == 16)
+            kinds.add(frozenset(groups))
+    assert len(kinds) == 4
 
 
 def test_contrast_references_are_disjoint_from_references_and_targets(states):
