@@ -17,6 +17,7 @@ import torch
 from harald.config import Config, Pretrain
 from harald.errors import ConfigError, did_you_mean
 from harald.proving_ground.pretraining import weights
+from harald.proving_ground.pretraining.cards import write_cards
 from harald.proving_ground.pretraining.segment import Segment
 from harald.runs import write_json
 from harald.settings import config_hash
@@ -74,6 +75,7 @@ def run_segment(config: Config, folder: Path, stage: str, number: int) -> None:
         log.info("stage %s, segment %d, held-out: %s", stage, number + 1, metrics)
         note = {"segments": number + 1, "seed": config.seed, "config_hash": config_hash(config), "metrics": metrics}
         write_json(scratch / PROGRESS, {**progress(scratch), stage: note})
+        write_cards(scratch, progress(scratch), config)
         replace(folder, scratch)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
