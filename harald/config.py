@@ -154,6 +154,14 @@ class Encoder(Strict):
         return sum(size for _, size in self.groups)
 
 
+@dataclass(frozen=True)
+class Prepare(Strict):
+    """How the latent cache is made; none of its bytes depends on `containers`."""
+
+    pictures_per_shard: int = 512  # 64 MiB at 512 pixels in bfloat16
+    containers: int = 8  # at most, each with a GPU
+
+
 Point = Literal["output", "input"]
 
 
@@ -284,6 +292,7 @@ class Config(Strict):
     data: Data = Data()
     encoder: Encoder = Encoder()
     injection: Injection = Injection()
+    prepare: Prepare = Prepare()
     train: Train = Train()
     poc: Poc = Poc()
     generate: Generate = Generate()
@@ -375,6 +384,7 @@ def tiny() -> Config:
             lora_alpha=4,
             vision="full",
         ),
+        prepare=Prepare(pictures_per_shard=8, containers=2),
         train=Train(
             steps=40,
             states_per_batch=2,

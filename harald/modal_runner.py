@@ -33,6 +33,7 @@ def remote_runtime() -> Runtime:
         output=Path(config.MNT_OUTPUT),
         hf_cache=Path(config.HF_CACHE),
         commit=commit,
+        reload=config.VOLUME_OUTPUT.reload,
         remote_map=lambda name, items: part.starmap((name, *item) for item in items),
     )
 
@@ -99,7 +100,7 @@ def check_dataset(preset: Preset = "full", run_name: str = "", seed: int = 0, ov
     return run("check_dataset", preset=preset, run_name=run_name, seed=seed, overrides=overrides)
 
 
-@job(**config.INFER_JOB)
+@job(**config.SCAN_JOB)
 def prepare(preset: Preset = "full", run_name: str = "", seed: int = 0, overrides: str = "{}") -> dict:
     """Encode every picture once and keep its latents."""
     return run("prepare", preset=preset, run_name=run_name, seed=seed, overrides=overrides)

@@ -17,6 +17,7 @@ class Runtime:
 
     root: what stands for /mnt; datasets: base folder by number; output: where all that is written goes;
     hf_cache: the Hugging Face cache; commit: makes written files durable for other containers;
+    reload: makes files visible that other containers have committed (no file of the output folder may be open);
     remote_map: (name of a part, its items) -> results, one container per item; None: one after the other, here.
     """
 
@@ -25,6 +26,7 @@ class Runtime:
     output: Path
     hf_cache: Path
     commit: Callable[[], None] = _nothing
+    reload: Callable[[], None] = _nothing
     remote_map: Callable[[str, list[tuple]], Iterable[Any]] | None = None
 
     @classmethod

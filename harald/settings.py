@@ -13,7 +13,10 @@ from harald.errors import ConfigError, did_you_mean
 _ADAPTER = TypeAdapter(Config)
 
 # What may change between two starts of one training run without changing any of its bytes up to a given step.
-_OPERATIONAL = {"train": ("steps", "checkpoint_every", "keep_checkpoints", "sample_every", "workers")}
+_OPERATIONAL = {
+    "train": ("steps", "checkpoint_every", "keep_checkpoints", "sample_every", "workers"),
+    "prepare": ("pictures_per_shard", "containers"),
+}
 
 
 def resolve(preset: str, seed: int = 0, overrides: str = "{}") -> Config:
@@ -73,6 +76,8 @@ def check(config: Config) -> None:
         "encoder.mix_layers": encoder.mix_layers,
         "encoder.max_pixels": encoder.max_pixels,
         "encoder.lora_rank": encoder.lora_rank,
+        "prepare.pictures_per_shard": config.prepare.pictures_per_shard,
+        "prepare.containers": config.prepare.containers,
         "train.steps": train.steps,
         "train.states_per_batch": train.states_per_batch,
         "train.targets_per_state": train.targets_per_state,

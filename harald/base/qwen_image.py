@@ -16,6 +16,7 @@ from transformers import Qwen2Tokenizer
 from harald import hub
 from harald.base import BaseModel
 from harald.base.prompt_template import TEMPLATE_HEAD
+from harald.base.vae import encode_images
 from harald.config import LoraRef, ModelRef
 from harald.errors import ModelError, PromptError
 
@@ -96,10 +97,7 @@ class QwenImage(BaseModel):
 
     # ------------------------------------------------------------ pictures
     def encode_images(self, pixels: Tensor) -> Tensor:
-        moments = self.vae.encode(pixels.to(self.device, self.vae.dtype)[:, :, None])  # the VAE is 3-D: one frame
-        latents = (moments.latent_dist.mode() - self._channel("latents_mean")) / self._channel("latents_std")
-        b, c, _, h, w = latents.shape
-        return self.pipeline._pack_latents(latents[:, :, 0], b, c, h, w)
+        return encode_images(self.vae, pixels)
 
     def latent_shape(self, side: int) -> tuple[tuple[int, int], float]:
         """(s, c) of a side x side picture's packed latents, and the scheduler's time shift mu for that length."""
@@ -139,10 +137,6 @@ class QwenImage(BaseModel):
                 max_sequence_length=MAX_STATES,
             ).images
         return pictures
-
-    def _channel(self, name: str) -> Tensor:
-        values = torch.tensor(self.vae.config[name], device=self.device, dtype=self.vae.dtype)
-        return values.view(1, -1, 1, 1, 1)
 
 
 def check_length(states: int) -> None:

@@ -1,5 +1,6 @@
 """Picture files -> RGB pictures and tensors."""
 
+import io
 import struct
 import zlib
 from pathlib import Path
@@ -12,10 +13,13 @@ from torch import Tensor
 from harald.errors import DatasetError
 
 
-def load_picture(path: Path) -> Image.Image:
-    """RGB, upright (EXIF), transparent parts on white. Raises DatasetError that names the file."""
+def load_picture(path: Path, content: bytes | None = None) -> Image.Image:
+    """RGB, upright (EXIF), transparent parts on white. Raises DatasetError that names the file.
+
+    content: the file's bytes, if they have been read already.
+    """
     try:
-        with Image.open(path) as image:
+        with Image.open(path if content is None else io.BytesIO(content)) as image:
             limit = Image.MAX_IMAGE_PIXELS
             if limit and image.width * image.height > limit:
                 raise DatasetError(
