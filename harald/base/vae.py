@@ -10,6 +10,8 @@ from torch import Tensor
 from harald import hub
 from harald.config import ModelRef
 
+GROUP = 8  # pictures that are encoded at once
+
 
 def load_vae(cache: Path, ref: ModelRef, device: torch.device, dtype: torch.dtype) -> Any:
     """The VAE of a base model in the HF cache, frozen, in evaluation mode. Raises ModelError."""
@@ -21,13 +23,18 @@ def load_vae(cache: Path, ref: ModelRef, device: torch.device, dtype: torch.dtyp
 def encode_images(vae: Any, pixels: Tensor) -> Tensor:
     """[b, 3, h, w] in -1..1 -> [b, s, c] latents: the mode, normalised as the VAE's config says, 2 x 2 packed.
 
-    Training and the latent cache both call this, one picture at a time: a picture in a batch of several gets other
-    last bits.
+    Always GROUP pictures at a time, empty ones filling the last group: another number would give a picture other last
+    bits, its place among others does not. So training and the latent cache agree.
     """
-    moments = vae.encode(pixels.to(vae.device, vae.dtype)[:, :, None])  # the VAE is 3-D: one frame
+    return torch.cat([_encode_group(vae, group) for group in pixels.to(vae.device, vae.dtype).split(GROUP)])
+
+
+def _encode_group(vae: Any, pixels: Tensor) -> Tensor:
+    empty = pixels.new_zeros(GROUP - len(pixels), *pixels.shape[1:])
+    moments = vae.encode(torch.cat([pixels, empty])[:, :, None])  # the VAE is 3-D: one frame
     latents = (moments.latent_dist.mode() - _channel(vae, "latents_mean")) / _channel(vae, "latents_std")
     b, c, _, h, w = latents.shape
-    return QwenImagePipeline._pack_latents(latents[:, :, 0], b, c, h, w)  # type: ignore[not-callable]
+    return QwenImagePipeline._pack_latents(latents[:, :, 0], b, c, h, w)[: len(pixels)]  # type: ignore[not-callable]
 
 
 def _channel(vae: Any, name: str) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from harald import determinism, hub, runs
-from harald.base.vae import encode_images, load_vae
+from harald.base.vae import GROUP, encode_images, load_vae
 from harald.config import Config
 from harald.data.ahead import ahead
 from harald.data.images import load_picture, target_tensor
@@ -73,14 +73,19 @@ def encode_shards(runtime: Runtime, config: Config, shards: list[list[Task]]) ->
 
 def encode_shard(runtime: Runtime, config: Config, shard: list[Task]) -> tuple[dict[str, Tensor], dict[str, str]]:
     """(SHA-256 of a picture -> [s, c], name of a picture -> why it has none)."""
-    vae = _vae(runtime.hf_cache, config)
-    latents, failed = {}, {}
-    for task, pixels in zip(shard, ahead(functools.partial(read, runtime, config.data.image_size), shard), strict=True):
-        if isinstance(pixels, str):
-            failed[task.name] = pixels
+    vae, pixels, failed = _vae(runtime.hf_cache, config), {}, {}
+    latents: dict[str, Tensor] = {}
+    for task, picture in zip(
+        shard, ahead(functools.partial(read, runtime, config.data.image_size), shard), strict=True
+    ):
+        if isinstance(picture, str):
+            failed[task.name] = picture
         else:
+            pixels[task.sha256] = picture
+        if pixels and (len(pixels) == GROUP or task is shard[-1]):
             with torch.no_grad():
-                latents[task.sha256] = encode_images(vae, pixels[None])[0].cpu()  # one at a time, as in training
+                latents |= zip(pixels, encode_images(vae, torch.stack(list(pixels.values()))).cpu(), strict=True)
+            pixels.clear()
     return latents, failed
 
 

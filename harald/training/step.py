@@ -56,9 +56,9 @@ def target_losses(base: BaseModel, tokens: Tensor, targets: Targets, config: Con
 
 
 def _latents(base: BaseModel, targets: Targets) -> Tensor:
-    """[n, s, c] float32; encoded one picture at a time, so that the cache holds the very same numbers."""
+    """[n, s, c] float32; the cache holds the very numbers that encoding gives."""
     if targets.latents is not None:
         return targets.latents.to(base.device, torch.float32)
     assert targets.pixels is not None
     with torch.no_grad():
-        return torch.cat([base.encode_images(picture[None]).float() for picture in targets.pixels])
+        return base.encode_images(targets.pixels).float()
