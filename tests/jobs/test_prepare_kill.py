@@ -12,6 +12,7 @@ import pytest
 from harald.data.index import states_for
 from harald.data.latents import read_index
 from harald.data.seen import picture_name
+from harald.jobs import prepare
 from harald.runtime import Runtime
 from harald.settings import resolve
 from tests import models
@@ -58,9 +59,7 @@ def source(tmp_path_factory):
 def undisturbed(source, tmp_path_factory):
     root = tmp_path_factory.mktemp("undisturbed") / "root"
     shutil.copytree(source, root, symlinks=True)
-    job = start(root, "whole")
-    job.join(120)
-    assert job.exitcode == 0 and len(shards(root)) == 6
+    assert prepare.run(Runtime.local(root), resolve("tiny", overrides=OVERRIDES), "whole")["shards"] == 6
     return shards(root)
 
 
