@@ -183,14 +183,22 @@ def test_picture_that_changes_while_prepare_runs_is_not_encoded_under_its_old_ha
 
 def test_training_with_a_cache_reads_references_and_no_target(prepared, monkeypatch):
     states = states_for(prepared, tiny())
-    batches = Batches(tiny(), states, SHAPE, MU, cache_of(prepared, images=pictures(prepared)))
+    batches = Batches(
+        tiny(),
+        states,
+        SHAPE,
+        MU,
+        cache_of(prepared, images=pictures(prepared)),
+        models.encoder().chats,
+        models.base().tokenize,
+    )
     read, hashed = [], []
     monkeypatch.setattr(batch, "load_picture", lambda path: read.append(path) or load_picture(path))
     monkeypatch.setattr("harald.data.latents.look", hashed.append)
     for step in range(4):
         drawn = batches[step]
         assert sorted(read) == sorted(view.image for pair in drawn.pairs for view in pair.references)
-        assert all(target.pixels is None and target.latents is not None for target in drawn.targets)
+        assert drawn.targets.pixels is None and drawn.targets.latents is not None
         read.clear()
     assert not hashed
 
