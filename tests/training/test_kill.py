@@ -1,19 +1,23 @@
 """A run killed with SIGKILL at any moment and started again gives the bytes of a run that never stopped."""
 
+import json
 import multiprocessing
+import os
 import random
+import signal
 import time
 from pathlib import Path
 
 import pytest
 
+from harald.runs import LEASE, STATUS
 from tests.states import write_dataset
 from tests.training.test_loop import files
 
-FLAGS = ["--preset", "tiny", "--steps", "12", "--checkpoint-every", "3", "--overrides", '{"train.sample_every": 6}']
+FLAGS = ["--preset", "tiny", "--checkpoint-every", "3", "--overrides", '{"train.sample_every": 6}']
 
 
-def run_job(root: str, name: str) -> None:
+def run_job(root: str, name: str, steps: str) -> None:
     """In a process of its own: the command that a user types."""
     import os
 
@@ -23,13 +27,13 @@ def run_job(root: str, name: str) -> None:
 
     os.environ["HARALD_ROOT"] = root
     torch.set_num_threads(1)
-    main(["train", "--run-name", name, *FLAGS])
+    main(["train", "--run-name", name, "--steps", steps, *FLAGS])
 
 
-def start(root: Path, name: str) -> multiprocessing.Process:
+def start(root: Path, name: str, steps: str = "12") -> multiprocessing.Process:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["harald.jobs.train", "harald.cli"])  # imports once, not in every process
-    process = context.Process(target=run_job, args=(str(root), name))
+    process = context.Process(target=run_job, args=(str(root), name, steps))
     process.start()
     return process
 
@@ -62,3 +66,27 @@ def test_killed_at_random_moments_and_resumed_gives_the_same_bytes(tmp_path):
     assert last.exitcode == 0
     assert kills >= 3
     assert files(folder) == files(runtime.output / "train" / "whole")
+
+
+def wait_for(path: Path) -> None:
+    deadline = time.monotonic() + 60
+    while not path.exists():
+        assert time.monotonic() < deadline, f"{path} never came"
+        time.sleep(0.01)
+
+
+def test_second_start_is_refused_and_ctrl_c_ends_the_first_with_a_checkpoint(tmp_path):
+    runtime = write_dataset(tmp_path, states=3)
+    folder = runtime.output / "train" / "one"
+    first = start(tmp_path, "one", "10000")
+    wait_for(folder / "metrics.jsonl")
+    second = start(tmp_path, "one", "10000")
+    second.join(60)
+    assert second.exitcode == 1 and first.is_alive()
+    assert json.loads((folder / LEASE).read_text())["owner"]["pid"] == first.pid
+    os.kill(first.pid, signal.SIGINT)
+    first.join(60)
+    assert first.exitcode == 0
+    said = json.loads((folder / STATUS).read_text())
+    assert said["state"] == "stopped" and said["done"] > 0 and not (folder / LEASE).exists()
+    assert (folder / "checkpoints" / f"step_{said['done']:08d}").exists()
