@@ -45,21 +45,26 @@ def open_run(runtime: Runtime, job: str, run_name: str, config: Config, **inputs
     digest = hashlib.sha256(json.dumps([config_hash(config), inputs], sort_keys=True).encode()).hexdigest()[:6]
     name = safe_name(run_name or f"{config.preset}-s{config.seed}-{digest}", "--run-name")
     folder = runtime.output / job / name
-    if (folder / CONFIG).exists() and any(p.name not in _NO_RESULT for p in folder.iterdir()):
+    if (folder / CONFIG).exists() and any(map(_is_result, folder.iterdir())):
         _refuse_other(job, folder, config, inputs)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         runtime.session.hold(folder, config, inputs)
         remove_leftovers(folder)
-        write_text(folder / CONFIG, to_json(config) + "\n")
+        write_json(folder / INPUTS, inputs)
+        write_json(folder / FINGERPRINT, {"job": job, "config_hash": config_hash(config), **fingerprint()})
+        write_text(folder / CONFIG, to_json(config) + "\n")  # last: with it the folder is a run
     except OSError as error:
         raise ConfigError(
             f"the output folder {folder} cannot be written: {error.strerror}",
             "check HARALD_ROOT (locally) or the output volume, its permissions and its free space",
         ) from error
-    write_json(folder / INPUTS, inputs)
-    write_json(folder / FINGERPRINT, {"job": job, "config_hash": config_hash(config), **fingerprint()})
     return folder
+
+
+def _is_result(path: Path) -> bool:
+    """Not what `open_run` and the session write, whole or half."""
+    return path.name not in _NO_RESULT and not (path.name.startswith(".") and path.suffix == ".tmp")
 
 
 def _refuse_other(job: str, folder: Path, config: Config, inputs: dict[str, Any]) -> None:
