@@ -14,6 +14,11 @@ from harald.runtime import Runtime
 
 log = logging.getLogger(__name__)
 
+# Stage -> the metric of its held-out check that the run's status shows, and whether less of it is better.
+SCORES = {
+    "vae": ("psnr", False), "base": ("flow_t0.5", True), "judge": ("identity", False), "vision": ("token_loss", True),
+}  # fmt: skip
+
 
 def run(runtime: Runtime, config: Config, run_name: str, stage: str, segments: int = 0, weights: str = "") -> dict:
     """Train a stage on the run's own weights until `segments` of its segments are done (0: all); what is done stays.
@@ -37,9 +42,11 @@ def run(runtime: Runtime, config: Config, run_name: str, stage: str, segments: i
         if runtime.session.stopping:
             log.info("stopped before segment %d of %d; the same command goes on from there", number, goal)
             break
-        runtime.session.check()
-        result = stages.run_segments(config, folder, stage, number)
+        result = stages.run_segments(config, folder, stage, number, runtime.session.check)
         runtime.session.progress(number, goal, "segment")
+        name, lower_is_better = SCORES[stage]
+        if name in result["metrics"]:
+            runtime.session.score(name, result["metrics"][name], lower_is_better)
         runtime.commit()
     return {"run": run_folder.name, "stage": stage, "folder": str(folder), **result}
 
