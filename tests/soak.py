@@ -3,15 +3,13 @@
     python -m tests.soak --jobs 200 --seed 0 --into docs/results/production.json
 
 Every run is killed once or twice, in turn after a random time and just before a random one of its file operations.
-The workers are forked from this process, which has imported everything: most of a run is then the run itself.
+The workers are forked from a server that has imported everything: most of a run is then the run itself.
 """
 
 import argparse
 import hashlib
-import importlib
 import json
 import logging
-import multiprocessing
 import os
 import random
 import re
@@ -33,6 +31,7 @@ from scipy.stats import binomtest
 from harald import cli, runs
 from harald.proving_ground.measure import origin
 from harald.training.checkpoint import STATE
+from tests.processes import CONTEXT
 from tests.states import write_dataset
 
 STEPS, VARIANTS = 6, 4  # steps of a run; seeds, each with an undisturbed run to compare with
@@ -73,6 +72,7 @@ def work(root: str, name: str, seed: int, log_file: str, kill: Kill | None) -> N
         os.dup2(out.fileno(), 1)
         os.dup2(out.fileno(), 2)
         os.environ["HARALD_ROOT"] = root
+        torch.set_num_threads(1)
         logging.basicConfig(level=logging.INFO, format="%(message)s", stream=out, force=True)
         operations = Operations(Path(root, "output", "train", name), kill.operation if kill else 0)
         sys.addaudithook(operations)
@@ -100,7 +100,7 @@ class Operations:
 def start(root: Path, name: str, seed: int, log_file: Path, kill: Kill | None) -> int:
     """One start of a run, to its end. Returns its exit code."""
     arguments = (str(root), name, seed, str(log_file), kill)
-    process = multiprocessing.get_context("fork").Process(target=work, args=arguments)
+    process = CONTEXT.Process(target=work, args=arguments)
     process.start()
     process.join(300)
     if process.exitcode is None:
@@ -203,11 +203,11 @@ def plans(jobs: int, seed: int, seconds: float, operations: int) -> Iterator[lis
         ]  # fmt: skip
 
 
-def soak(root: Path, jobs: int, seed: int) -> Tally:
+def soak(root: Path, jobs: int, seed: int, variants: int = VARIANTS) -> Tally:
     """`jobs` runs below root. Returns what was seen."""
     write_dataset(root, states=4, views=2)
     began = time.monotonic()
-    lengths, operations = zip(*(undisturbed(root, variant) for variant in range(min(VARIANTS, jobs))), strict=True)
+    lengths, operations = zip(*(undisturbed(root, variant) for variant in range(variants)), strict=True)
     tally = Tally()
     for number, kills in enumerate(plans(jobs, seed, min(lengths), min(operations))):
         name = f"run-{number:03d}"
@@ -253,9 +253,6 @@ def main() -> int:
     flags.add_argument("--seed", type=int, default=0)
     flags.add_argument("--into", type=Path, help="result file; rows of the same name are replaced")
     options = flags.parse_args()
-    torch.set_num_threads(1)
-    for name in ("harald.jobs.train", "trackio", "matplotlib.figure", "harald.proving_ground.mini_models"):
-        importlib.import_module(name)
     with tempfile.TemporaryDirectory() as root:
         tally = soak(Path(root), options.jobs, options.seed)
     for problem in tally.problems:

@@ -15,7 +15,7 @@ from tests.modal.conftest import Cloud, Run
 
 pytestmark = pytest.mark.modal
 
-WITHOUT_GPU = {"demo_dataset", "doctor", "download_models", "check_dataset"}
+WITHOUT_GPU = {"demo_dataset", "doctor", "download_models", "check_dataset", "runs", "stop"}
 
 
 @pytest.fixture(scope="module")

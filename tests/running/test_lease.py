@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import multiprocessing
 import os
 import shutil
 import threading
@@ -15,9 +14,8 @@ from harald.errors import RunError
 from harald.running.lease import Lease, Note
 from harald.runs import LEASE
 from harald.runtime import Pace, Runtime
+from tests.processes import CONTEXT
 
-CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["harald.running.lease"])
 QUICK = Pace(poll=0.02, beat=0.2, settle=0.3)
 
 
@@ -50,7 +48,7 @@ def holders(folder: Path, count: int) -> tuple[list, list]:
     processes = [CONTEXT.Process(target=take_and_wait, args=(str(folder), barrier, results)) for _ in range(count)]
     for process in processes:
         process.start()
-    return processes, [results.get(timeout=30) for _ in processes]
+    return processes, [results.get(timeout=120) for _ in processes]
 
 
 def test_one_of_many_processes_gets_the_folder_and_a_killed_one_leaves_it_to_the_next(folder):
