@@ -14,7 +14,7 @@ from harald.modal_runner import JOBS
 
 def main(argv: list[str] | None = None) -> None:
     arguments = vars(parser().parse_args(argv))
-    function = JOBS[arguments.pop("job")]
+    function = JOBS[arguments.pop("command")]
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
     try:
         result = function(**arguments)
@@ -32,7 +32,7 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="python -m harald", description="harald's jobs on this machine (HARALD_ROOT, default ./mnt)"
     )
-    jobs = top.add_subparsers(dest="job", required=True, metavar="JOB")
+    jobs = top.add_subparsers(dest="command", required=True, metavar="JOB")
     for name, function in JOBS.items():
         text = inspect.getdoc(function) or ""
         _add_flags(jobs.add_parser(name, help=text.splitlines()[0], description=text), function)

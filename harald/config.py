@@ -32,6 +32,7 @@ PINS = {
     "scikit-image": "0.26.0",
     "scipy": "1.17.1",
     "trackio": "0.43.0",
+    "psutil": "7.2.2",
 }
 TEST_PINS = {"pytest": "9.2.0", "pytest-timeout": "2.4.0", "pytest-xdist": "3.8.0", "jaxtyping": "0.3.11"}
 
@@ -90,6 +91,26 @@ TRAIN_JOB: dict[str, Any] = {
     "single_use_containers": True,
 }
 PRETRAIN_JOB: dict[str, Any] = {**TRAIN_JOB, "cpu": 16.0}  # the pictures are rendered beside the GPU
+
+# USD a second, list price (modal.com/pricing, as of 2026-07-01), without multipliers for regions. Change it here.
+PRICE_GPU = {
+    "B200": 0.001736, "H200": 0.001261, "H100": 0.001097, "RTX-PRO-6000": 0.000842, "A100-80GB": 0.000694,
+    "A100-40GB": 0.000583, "L40S": 0.000542, "A10": 0.000306, "L4": 0.000222, "T4": 0.000164,
+}  # fmt: skip
+PRICE_CORE, PRICE_GIB = 0.0000131, 0.00000222
+DEFAULT_CORES, DEFAULT_MIB = 0.125, 128  # what Modal reserves for a job that does not say
+
+
+def price(options: dict[str, Any]) -> float | None:
+    """USD a second for what a job asks for, None where the price is not known.
+
+    Modal bills what is used of CPU and memory where that is more.
+    """
+    gpu, _, count = options.get("gpu", "").rstrip("!").partition(":")
+    if gpu and gpu not in PRICE_GPU:
+        return None
+    cores, gib = options.get("cpu", DEFAULT_CORES), options.get("memory", DEFAULT_MIB) / 1024
+    return (PRICE_GPU[gpu] * int(count or 1) if gpu else 0.0) + PRICE_CORE * cores + PRICE_GIB * gib
 
 
 # ---------------------------------------------------------------- what a run is made of

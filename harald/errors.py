@@ -19,6 +19,10 @@ class ConfigError(HaraldError):
     """A flag, an override, a preset or a run name is not usable."""
 
 
+class RunError(HaraldError):
+    """A run has another owner, or cannot be stopped."""
+
+
 class DatasetError(HaraldError):
     """The data set, a state or a picture is not usable."""
 

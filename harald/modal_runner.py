@@ -6,8 +6,10 @@ Flags come from the annotations (str, int, float, bool, Literal); lists and dict
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,26 +17,55 @@ import modal
 
 from harald import config
 from harald.config import Preset, app
-from harald.runtime import Runtime
+from harald.runtime import Machine, Pace, Runtime
 
 JOBS: dict[str, Callable[..., Any]] = {}  # the plain functions, for cli.py; a modal.Function cannot be called
+OPTIONS: dict[str, dict[str, Any]] = {}  # what each of them asks of Modal
+PACE = Pace(poll=5.0, beat=20.0, settle=3.0)
 
 
-def remote_runtime() -> Runtime:
+@contextlib.contextmanager
+def as_disk_errors() -> Iterator[None]:
+    """What goes wrong with a volume is an OSError to the jobs, as with any disk."""
+    try:
+        yield
+    except (modal.exception.Error, RuntimeError) as error:
+        raise OSError(errno.EIO, f"volume: {error}") from error
+
+
+def remote_runtime(name: str) -> Runtime:
     """The mounted volumes; commit makes written files visible to other containers."""
 
     def commit() -> None:
-        config.VOLUME_OUTPUT.commit()
-        config.VOLUME_HF_CACHE.commit()
+        with as_disk_errors():
+            config.VOLUME_OUTPUT.commit()
+            config.VOLUME_HF_CACHE.commit()
 
+    def reload() -> None:
+        with contextlib.suppress(RuntimeError):  # a warm container has files open: it sees what it saw before
+            config.VOLUME_OUTPUT.reload()
+
+    def fetch(path: Path) -> bytes | None:
+        """Past the mount, whose view is old and cannot be reloaded while files are open."""
+        try:
+            with as_disk_errors():
+                return b"".join(config.VOLUME_OUTPUT.read_file(path.relative_to(config.MNT_OUTPUT).as_posix()))
+        except FileNotFoundError:
+            return None
+
+    options = OPTIONS[name]
     return Runtime(
         root=Path(config.MNT),
         datasets={number: Path(config.MNT_DATASET, str(number)) for number in config.DATASETS},
         output=Path(config.MNT_OUTPUT),
         hf_cache=Path(config.HF_CACHE),
         commit=commit,
-        reload=config.VOLUME_OUTPUT.reload,
+        reload=reload,
+        fetch=fetch,
         remote_map=lambda name, items: part.starmap((name, *item) for item in items),
+        call=modal.current_function_call_id() or "",
+        pace=PACE,
+        machine=Machine(options.get("gpu", ""), options["timeout"], config.price(options)),
     )
 
 
@@ -42,7 +73,7 @@ def job(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     """`app.function`, with the plain function kept for the local command line."""
 
     def register(function: Callable[..., Any]) -> Any:
-        JOBS[function.__name__] = function
+        JOBS[function.__name__], OPTIONS[function.__name__] = function, options
 
         @functools.wraps(function)
         def remote(*args: Any, **flags: Any) -> Any:
@@ -60,7 +91,7 @@ def run(name: str, **flags: Any) -> dict:
     """Hand the flags to the job's code, here or in the container."""
     from harald.jobs import run_job
 
-    return run_job(name, Runtime.local() if modal.is_local() else remote_runtime(), **flags)
+    return run_job(name, Runtime.local() if modal.is_local() else remote_runtime(name), **flags)
 
 
 @job(**config.SCAN_JOB)
@@ -222,6 +253,18 @@ def measure_mini(
                faces_in_place=faces_in_place, into=into)  # fmt: skip
 
 
+@job(**config.CPU_JOB)
+def runs(preset: Preset = "full", run_name: str = "", seed: int = 0, overrides: str = "{}", job: str = "") -> dict:
+    """List all runs: state, step, time, cost. --job, --run-name: only these."""
+    return run("runs", preset=preset, run_name=run_name, seed=seed, overrides=overrides, job=job)
+
+
+@job(**config.CPU_JOB)
+def stop(preset: Preset = "full", run_name: str = "", seed: int = 0, overrides: str = "{}", job: str = "train") -> dict:
+    """Ask a run of --job train or pretrain_mini to write what it has and end; started again, it goes on."""
+    return run("stop", preset=preset, run_name=run_name, seed=seed, overrides=overrides, job=job)
+
+
 @job(**config.TEST_JOB)
 def tests(preset: Preset = "mini", run_name: str = "", seed: int = 0, overrides: str = "{}", select: str = "") -> dict:
     """Run the test suite in this container. --select: pytest's -k expression."""
@@ -234,4 +277,4 @@ def part(name: str, *item: Any) -> Any:
     from harald import jobs
 
     with jobs.concise_errors():
-        return jobs.part(name)(remote_runtime(), *item)
+        return jobs.run_part(name, remote_runtime("prepare"), item)

@@ -1,5 +1,6 @@
 """Output folders: safe names, what made them, atomic writes."""
 
+import contextlib
 import hashlib
 import importlib.metadata
 import json
@@ -20,6 +21,8 @@ from harald.settings import config_hash, from_json, identity_hash, to_json
 log = logging.getLogger(__name__)
 
 CONFIG, INPUTS, FINGERPRINT = "config.json", "inputs.json", "fingerprint.json"
+LEASE, STATUS, STOP = "lease.json", "status.json", "stop.json"  # see running/
+_NO_RESULT = {CONFIG, INPUTS, FINGERPRINT, LEASE, STATUS, STOP}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -42,19 +45,26 @@ def open_run(runtime: Runtime, job: str, run_name: str, config: Config, **inputs
     digest = hashlib.sha256(json.dumps([config_hash(config), inputs], sort_keys=True).encode()).hexdigest()[:6]
     name = safe_name(run_name or f"{config.preset}-s{config.seed}-{digest}", "--run-name")
     folder = runtime.output / job / name
-    if (folder / CONFIG).exists() and any(p.name not in (CONFIG, INPUTS, FINGERPRINT) for p in folder.iterdir()):
+    if (folder / CONFIG).exists() and any(map(_is_result, folder.iterdir())):
         _refuse_other(job, folder, config, inputs)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_text(folder / CONFIG, to_json(config) + "\n")
+        runtime.session.hold(folder, config, inputs)
+        remove_leftovers(folder)
+        write_json(folder / INPUTS, inputs)
+        write_json(folder / FINGERPRINT, {"job": job, "config_hash": config_hash(config), **fingerprint()})
+        write_text(folder / CONFIG, to_json(config) + "\n")  # last: with it the folder is a run
     except OSError as error:
         raise ConfigError(
             f"the output folder {folder} cannot be written: {error.strerror}",
             "check HARALD_ROOT (locally) or the output volume, its permissions and its free space",
         ) from error
-    write_json(folder / INPUTS, inputs)
-    write_json(folder / FINGERPRINT, {"job": job, "config_hash": config_hash(config), **fingerprint()})
     return folder
+
+
+def _is_result(path: Path) -> bool:
+    """Not what `open_run` and the session write, whole or half."""
+    return path.name not in _NO_RESULT and not (path.name.startswith(".") and path.suffix == ".tmp")
 
 
 def _refuse_other(job: str, folder: Path, config: Config, inputs: dict[str, Any]) -> None:
@@ -113,11 +123,23 @@ def write_bytes(path: Path, data: bytes) -> None:
     """A complete file or none: temporary name, flush to disk, rename. The parent folder is made if need be."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Of `write_bytes` calls that were killed. The caller holds the folder."""
+    for leftover in folder.glob(".*.tmp"):
+        if leftover.is_file():
+            leftover.unlink()
 
 
 def write_text(path: Path, text: str) -> None:

@@ -1,8 +1,9 @@
 """What a job may know of the place it runs in: folders, how to make output durable, how to fan out. No Modal here."""
 
+import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,83 @@ def _nothing() -> None:
     """On a local disk a rename is durable enough; on Modal the volume's commit stands here."""
 
 
+def _read(path: Path) -> bytes | None:
+    """On a local disk there is one truth; on Modal a file is asked for as other containers have committed it."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Seconds. poll: between two looks for a request to stop; beat: between two signs of life of a run's owner;
+    settle: after which one of two writers that came at once sees the other; note: between two writes of the status.
+    """
+
+    poll: float = 1.0
+    beat: float = 10.0
+    settle: float = 0.0
+    note: float = 30.0
+
+    @property
+    def silence(self) -> float:
+        """After so long without a sign of life an owner counts as gone. Long: clocks differ, and disks stall."""
+        return 9 * self.beat
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a job was given. gpu: empty for none, or unknown; timeout: seconds, 0 for none; price: USD a second at list
+    price for what was asked for, 0 on a machine of one's own, None where config.py knows none.
+    """
+
+    gpu: str = ""
+    timeout: float = 0.0
+    price: float | None = 0.0
+
+
+class Session:
+    """What a job tells while it works, and what it is told. This one is silent: for work that is no run of its own."""
+
+    @property
+    def stopping(self) -> bool:
+        """Somebody asked the job to write what it has and end."""
+        return False
+
+    def hold(self, folder: Path, config: Any, inputs: dict[str, Any]) -> None:
+        """Make the run folder this job's own. Raises RunError if another one writes into it."""
+
+    def check(self) -> None:
+        """Before something is replaced. Raises RunError if the run has another owner by now."""
+
+    def progress(self, done: int, total: int, unit: str) -> None:
+        """Cheap: call it at every step."""
+
+    def score(self, name: str, value: float, lower_is_better: bool = False) -> None:
+        """The best one is kept in the run's status."""
+
+    def spent(self) -> str:
+        """What the run has cost so far, for a line of progress; empty where nothing is to be paid."""
+        return ""
+
+    def add_seconds(self, seconds: float) -> None:
+        """Time that a container like this one has worked for this job."""
+
+    def finishes_step(self) -> contextlib.AbstractContextManager[None]:
+        """Inside, an interrupt does not break off the work: `stopping` becomes true."""
+        return contextlib.nullcontext()
+
+
 @dataclass(frozen=True)
 class Runtime:
     """Folders and services of one job.
 
     root: what stands for /mnt; datasets: base folder by number; output: where all that is written goes;
-    hf_cache: the Hugging Face cache; commit: makes written files durable for other containers;
-    reload: makes files visible that other containers have committed (no file of the output folder may be open);
-    remote_map: (name of a part, its items) -> results, one container per item; None: one after the other, here.
+    hf_cache: the Hugging Face cache; commit: makes written files durable for other containers; reload: shows what
+    others have committed; fetch: a file of the output as others have committed it, None if there is none (both raise
+    OSError); remote_map: (name of a part, its items) -> (seconds, result), one container per item, None: one after the
+    other, here. call: names the work across retries; empty: it is this process. session: see above.
     """
 
     root: Path
@@ -27,7 +97,12 @@ class Runtime:
     hf_cache: Path
     commit: Callable[[], None] = _nothing
     reload: Callable[[], None] = _nothing
-    remote_map: Callable[[str, list[tuple]], Iterable[Any]] | None = None
+    fetch: Callable[[Path], bytes | None] = _read
+    remote_map: Callable[[str, list[tuple]], Iterable[tuple[float, Any]]] | None = None
+    call: str = ""
+    pace: Pace = Pace()
+    machine: Machine = Machine()
+    session: Session = field(default_factory=Session)
 
     @classmethod
     def local(cls, root: Path | None = None) -> "Runtime":
@@ -48,4 +123,6 @@ class Runtime:
             for item in items:
                 yield part(self, *item)
         else:
-            yield from self.remote_map(part.__name__, items)
+            for seconds, result in self.remote_map(part.__name__, items):
+                self.session.add_seconds(seconds)
+                yield result

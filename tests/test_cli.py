@@ -16,7 +16,7 @@ from harald.modal_runner import JOBS
 @pytest.mark.parametrize("job", JOBS)
 def test_job_has_the_flags_and_defaults_of_its_modal_function(job):
     parameters = inspect.signature(JOBS[job]).parameters
-    assert vars(parser().parse_args([job])) == {"job": job, **{name: p.default for name, p in parameters.items()}}
+    assert vars(parser().parse_args([job])) == {"command": job, **{name: p.default for name, p in parameters.items()}}
 
 
 @pytest.mark.parametrize("job", JOBS)

@@ -1,6 +1,8 @@
 """Presets, overrides, hashes and run folders; and that a machine with nothing but modal can start a job."""
 
+import itertools
 import json
+import os
 import re
 import subprocess
 import sys
@@ -200,6 +202,26 @@ def test_results_of_other_inputs_are_refused_with_the_difference(runtime):
 def test_run_that_has_no_results_yet_may_start_again_with_another_config(runtime):
     open_run(runtime, "train", "one", mini())
     assert load_config(open_run(runtime, "train", "one", full())) == full()
+
+
+class Killed(BaseException):
+    """As a kill, it lets nobody tidy up."""
+
+
+@pytest.mark.parametrize("writes", [0, 1, 2])
+def test_run_that_was_killed_while_its_folder_was_made_starts_again(runtime, monkeypatch, writes):
+    renames, replace_ = itertools.count(), os.replace
+
+    def killed(source: Path, target: Path) -> None:
+        if next(renames) == writes:
+            raise Killed
+        replace_(source, target)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr("harald.runs.os.replace", killed)
+        open_run(runtime, "generate", "one", mini(), prompt="a")
+    folder = open_run(runtime, "generate", "one", mini(), prompt="a")
+    assert sorted(path.name for path in folder.iterdir()) == ["config.json", "fingerprint.json", "inputs.json"]
 
 
 def test_run_goes_on_with_more_steps(runtime):

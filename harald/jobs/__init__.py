@@ -1,14 +1,17 @@
 """The jobs. Each is a module with `run(runtime, config, run_name, **flags) -> dict`; no job knows of Modal."""
 
 import contextlib
+import dataclasses
 import importlib
 import logging
 import sys
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from harald import determinism, settings
 from harald.errors import HaraldError
+from harald.running.session import Watched
 from harald.runtime import Runtime
 
 
@@ -17,15 +20,24 @@ def run_job(
 ) -> dict[str, Any]:
     """Flags -> config -> the job's `run`. Returns JSON-ready facts; `report` is the path of the thing to look at.
 
-    Raises HaraldError for what a user can mend.
+    The run that the job opens is its own until it ends, however it ends. Raises HaraldError for what a user can mend.
     """
     logging.getLogger("harald").setLevel(logging.INFO)
     config = settings.resolve(preset, seed, overrides)
     determinism.enable(config.seed, config.deterministic)
     module = importlib.import_module(f"harald.jobs.{name}")
-    result = module.run(runtime, config, run_name, **flags)
-    runtime.commit()
-    return result
+    runtime.reload()
+    with Watched(runtime, name, preset) as session:
+        result = module.run(dataclasses.replace(runtime, session=session), config, run_name, **flags)
+        runtime.commit()
+    return {**result, **session.facts()}
+
+
+def run_part(name: str, runtime: Runtime, item: tuple) -> tuple[float, Any]:
+    """One item of a fan-out (see Runtime.map): seconds that it took, result."""
+    began = time.monotonic()
+    result = part(name)(runtime, *item)
+    return time.monotonic() - began, result
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """Train the small models of the mini preset from nothing, on synthetic persons, a few minutes at a time."""
 
+import logging
 import os
 import shutil
 from pathlib import Path
@@ -10,6 +11,13 @@ from harald.errors import ConfigError
 from harald.proving_ground.mini_models import SHIPPED
 from harald.proving_ground.pretraining import stages
 from harald.runtime import Runtime
+
+log = logging.getLogger(__name__)
+
+# Stage -> the metric of its held-out check that the run's status shows, and whether less of it is better.
+SCORES = {
+    "vae": ("psnr", False), "base": ("flow_t0.5", True), "judge": ("identity", False), "vision": ("token_loss", True),
+}  # fmt: skip
 
 
 def run(runtime: Runtime, config: Config, run_name: str, stage: str, segments: int = 0, weights: str = "") -> dict:
@@ -26,7 +34,20 @@ def run(runtime: Runtime, config: Config, run_name: str, stage: str, segments: i
     if not folder.exists():
         begin(folder, weights, shipped=stages.checked(config, stage).sizes == "trained")
     runtime.commit()
-    result = stages.run_segments(config, folder, stage, segments)
+    total = getattr(stages.checked(config, stage), stage).segments
+    goal, done = min(total, segments or total), stages.progress(folder).get(stage, {}).get("segments", 0)
+    result: dict = {"segments": done}
+    runtime.session.progress(min(done, goal), goal, "segment")
+    for number in range(min(done + 1, goal), goal + 1):  # where all is done: the last one again, which does nothing
+        if runtime.session.stopping:
+            log.info("stopped before segment %d of %d; the same command goes on from there", number, goal)
+            break
+        result = stages.run_segments(config, folder, stage, number, runtime.session.check)
+        runtime.session.progress(number, goal, "segment")
+        name, lower_is_better = SCORES[stage]
+        if name in result["metrics"]:
+            runtime.session.score(name, result["metrics"][name], lower_is_better)
+        runtime.commit()
     return {"run": run_folder.name, "stage": stage, "folder": str(folder), **result}
 
 

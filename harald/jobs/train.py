@@ -24,6 +24,7 @@ from harald.jobs.loading import base_model, new_encoder
 from harald.records import State
 from harald.runtime import Runtime
 from harald.training.batch import Batches
+from harald.training.disk import persist
 from harald.training.loop import train
 
 log = logging.getLogger(__name__)
@@ -36,11 +37,15 @@ def run(runtime: Runtime, config: Config, run_name: str, steps: int = 0, checkpo
     config = with_flags(config, steps, checkpoint_every)
     folder = runs.open_run(runtime, "train", run_name, config)
     runtime.commit()
-    start = fit(runtime, config, folder)
+    start, end = fit(runtime, config, folder)
     report = write_report(folder, config)
+    if end < config.train.steps:
+        log.info("stopped at step %d of %d; the same command goes on from there", end, config.train.steps)
     return {
         "run": folder.name,
+        "state": "done" if end >= config.train.steps else "stopped",
         "from_step": start,
+        "to_step": end,
         "steps": config.train.steps,
         "folder": str(folder),
         "report": str(report),
@@ -59,8 +64,8 @@ def with_flags(config: Config, steps: int, checkpoint_every: int) -> Config:
     return dataclasses.replace(config, train=train)
 
 
-def fit(runtime: Runtime, config: Config, folder: Path) -> int:
-    """Everything of a run but its report; verify calls it with a scratch folder. Returns the step it started from."""
+def fit(runtime: Runtime, config: Config, folder: Path) -> tuple[int, int]:
+    """Everything of a run but its report; verify calls it with a scratch folder. Returns first and last step."""
     states = states_for(runtime, config)
     training = [s for s in states if split_of(s.state_id, config.data.validation_share) == "train"]
     if not training:
@@ -68,6 +73,7 @@ def fit(runtime: Runtime, config: Config, folder: Path) -> int:
     validation = [s for s in states if s not in training] or training
     log.info("%d states to train on, %d set aside", len(training), len(states) - len(training))
     note_data(folder, states)
+    runs.remove_leftovers(folder / "samples")
     base = base_model(runtime.hf_cache, config)
     encoder = new_encoder(runtime.hf_cache, config, base)
     if config.train.checkpoint_activations:
@@ -81,9 +87,10 @@ def fit(runtime: Runtime, config: Config, folder: Path) -> int:
     def sample(step: int) -> None:
         buffer = io.BytesIO()
         panel(base, encoder, validation[:PANEL], config).save(buffer, "PNG")
-        runs.write_bytes(folder / "samples" / f"step_{step:08d}.png", buffer.getvalue())
+        picture, file = buffer.getvalue(), folder / "samples" / f"step_{step:08d}.png"
+        persist(lambda: runs.write_bytes(file, picture), file.name, folder, len(picture))
 
-    return train(base, encoder, batches, config, folder, runtime.commit, sample)
+    return train(base, encoder, batches, config, folder, runtime.commit, runtime.session, sample)
 
 
 def note_data(folder: Path, states: list[State]) -> None:

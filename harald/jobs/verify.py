@@ -11,7 +11,7 @@ from harald import runs
 from harald.config import Config
 from harald.errors import ConfigError, TrainingError
 from harald.jobs.train import fit
-from harald.runtime import Runtime
+from harald.runtime import Runtime, Session
 from harald.training.checkpoint import STATE, list_checkpoints
 
 log = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ def repeat(runtime: Runtime, config: Config, folder: Path, last: int, keep: int 
         config.train, steps=last, checkpoint_every=last, sample_every=last, keep_checkpoints=keep
     )
     folder.mkdir(parents=True, exist_ok=True)
-    local = dataclasses.replace(runtime, commit=lambda: None)
+    local = dataclasses.replace(runtime, commit=lambda: None, session=Session())
     fit(local, dataclasses.replace(config, train=train), folder)
     return folder
 

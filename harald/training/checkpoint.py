@@ -1,10 +1,12 @@
 """Checkpoints: a folder that appears by one rename, with the hash of every file. Safetensors and JSON, no pickle."""
 
+import hashlib
 import json
 import logging
 import os
 import shutil
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,32 +17,91 @@ from torch import Tensor
 from harald.encoder.model import DESCRIPTION, WEIGHTS, PersonEncoder
 from harald.errors import TrainingError
 from harald.runs import sha256, write_bytes, write_json
+from harald.training.disk import persist
 
 log = logging.getLogger(__name__)
 
-OPTIMIZER, STATE = "optimizer.safetensors", "state.json"
+OPTIMIZER, METRICS, STATE = "optimizer.safetensors", "metrics.jsonl", "state.json"
 
 
 def save_checkpoint(
-    folder: Path, step: int, encoder: PersonEncoder, optimizer: torch.optim.Optimizer, identity: str, keep: int
+    folder: Path,
+    step: int,
+    encoder: PersonEncoder,
+    optimizer: torch.optim.Optimizer,
+    metrics: bytes,
+    identity: str,
+    keep: int,
+    confirm: Callable[[], None],
+    extra: bool = False,
 ) -> Path:
-    """Write <folder>/step_<step> completely, then rename it into place; remove all but the newest `keep`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary, final = folder / f".{uuid.uuid4().hex}.tmp", folder / f"step_{step:08d}"
+    """Write <folder>/step_<step> completely, then rename it into place; only then remove all but the newest `keep`.
+
+    metrics: the run's lines so far. confirm: raises where the run belongs to somebody else by now. extra: out of turn
+    because the run is stopped; the next checkpoint removes it, so that a stopped run ends with the same files as
+    another. Raises TrainingError if the disk stays full or away.
+    """
     trained = {name: tensor.cpu().contiguous() for name, tensor in sorted(encoder.trained_state().items())}
-    write_bytes(temporary / WEIGHTS, save(trained, {"format": encoder.description()["format"]}))
-    write_json(temporary / DESCRIPTION, encoder.description())
-    write_bytes(temporary / OPTIMIZER, save(_optimizer_state(encoder, optimizer)))
-    hashes = {name: sha256(temporary / name) for name in (WEIGHTS, DESCRIPTION, OPTIMIZER)}
-    write_json(temporary / STATE, {"step": step, "identity": identity, "sha256": hashes})
-    if final.exists():
-        shutil.rmtree(final)
+    files = {
+        WEIGHTS: save(trained, {"format": encoder.description()["format"]}),
+        DESCRIPTION: json.dumps(encoder.description(), indent=2, sort_keys=True, ensure_ascii=False).encode() + b"\n",
+        OPTIMIZER: save(_optimizer_state(encoder, optimizer)),
+        METRICS: metrics,
+    }
+    hashes = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+    state = {"step": step, "identity": identity, "sha256": hashes, **({"extra": True} if extra else {})}
+    final = folder / f"step_{step:08d}"
+
+    def attempt() -> None:
+        try:
+            _write(final, files, state, confirm)
+        except OSError:
+            _remove_leftovers(folder)
+            raise
+
+    persist(attempt, f"checkpoint {final.name}", folder.parent, sum(map(len, files.values())))
+    tidy(final, keep)
+    return final
+
+
+def tidy(newest: Path, keep: int) -> None:
+    """Remove all but `keep` checkpoints up to the newest one, and what was left half written or half removed."""
+    upto = [path for path in list_checkpoints(newest.parent) if path.name <= newest.name]
+    kept = [path for path in upto if path == newest or not _is_extra(path)][-keep:]
+    for old in upto:
+        if old not in kept:
+            os.replace(old, _aside(old))
+    _remove_leftovers(newest.parent)
+
+
+def _write(final: Path, files: dict[str, bytes], state: dict[str, Any], confirm: Callable[[], None]) -> None:
+    confirm()
+    final.parent.mkdir(exist_ok=True)
+    _remove_leftovers(final.parent)
+    temporary = _aside(final)
+    for name, data in files.items():
+        write_bytes(temporary / name, data)
+    write_json(temporary / STATE, state)
+    confirm()
+    if final.exists():  # damaged, else the run had gone on behind it
+        os.replace(final, _aside(final))
     os.replace(temporary, final)
-    for old in list_checkpoints(folder)[:-keep]:
-        shutil.rmtree(old)
+
+
+def _aside(path: Path) -> Path:
+    return path.with_name(f".{uuid.uuid4().hex}.tmp")
+
+
+def _remove_leftovers(folder: Path) -> None:
     for leftover in folder.glob(".*.tmp"):
         shutil.rmtree(leftover, ignore_errors=True)
-    return final
+
+
+def _is_extra(path: Path) -> bool:
+    try:
+        return json.loads((path / STATE).read_text()).get("extra", False)
+    except (OSError, ValueError):
+        return False
 
 
 def list_checkpoints(folder: Path) -> list[Path]:

@@ -1,6 +1,7 @@
 """The training loop. Resumed equals unbroken: every draw is keyed on the step, the rest is in the checkpoint."""
 
 import logging
+import signal
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -12,9 +13,10 @@ from harald.base import BaseModel
 from harald.config import Config, Train
 from harald.encoder.model import PersonEncoder
 from harald.errors import TrainingError
+from harald.runtime import Session
 from harald.settings import identity_hash
 from harald.training.batch import Batch, Batches
-from harald.training.checkpoint import last_good, load_checkpoint, save_checkpoint
+from harald.training.checkpoint import last_good, load_checkpoint, save_checkpoint, tidy
 from harald.training.step import training_loss
 from harald.training.tracking import Metrics, Progress, Tracker
 
@@ -28,37 +30,51 @@ def train(
     config: Config,
     folder: Path,
     commit: Callable[[], None],
+    session: Session,
     sample: Callable[[int], None],
-) -> int:
-    """Train up to config.train.steps, from the last good checkpoint under `folder`. Returns the step it started from.
+) -> tuple[int, int]:
+    """Train up to config.train.steps, from the last good checkpoint under `folder`. Returns first and last step.
 
-    commit: makes a finished checkpoint durable; sample: draws the fixed grid for a step.
+    commit: makes a finished checkpoint durable; session: is told of every step, and may ask to stop behind it;
+    sample: draws the fixed grid for a step.
     """
     settings, identity = config.train, identity_hash(config)
     optimizer = make_optimizer(encoder, settings)
     checkpoints = folder / "checkpoints"
     found = last_good(checkpoints, identity)
-    start = load_checkpoint(found, encoder, optimizer) if found else 0
+    start = step = load_checkpoint(found, encoder, optimizer) if found else 0
     log.info("start at step %d of %d (%s)", start, settings.steps, found.name if found else "no checkpoint yet")
-    metrics = Metrics(folder / "metrics.jsonl", done=start)
+    session.check()
+    if found:
+        tidy(found, settings.keep_checkpoints)
+    metrics = Metrics(folder / "metrics.jsonl", found, start)
     if start >= settings.steps:
-        return start
+        session.progress(start, start, "step")
+        return start, start
     if start == 0:
         sample(0)
-    progress = Progress(start, settings.steps)
-    with Tracker(folder / "trackio", folder.name, asdict(config)) as tracker:
+    progress = Progress(session, start, settings.steps)
+    with session.finishes_step(), Tracker(folder / "trackio", folder.name, asdict(config)) as tracker:
         for batch in loader(batches, start, settings):
             step = batch.step + 1
             row = train_step(base, encoder, optimizer, batch, config)
             metrics.write({"step": step, **row})
             tracker.log({"step": step, **row})
             progress.update(step, row["loss"], len(batch.targets))
+            stopping = session.stopping  # asked once: it may change in between
             if step % settings.sample_every == 0 or step == settings.steps:
                 sample(step)  # before the checkpoint: a kill in between then repeats the step, and loses no grid
-            if step % settings.checkpoint_every == 0 or step == settings.steps:
-                save_checkpoint(checkpoints, step, encoder, optimizer, identity, settings.keep_checkpoints)
+            due = step % settings.checkpoint_every == 0 or step == settings.steps
+            if due or stopping:
+                save_checkpoint(
+                    checkpoints, step, encoder, optimizer, metrics.content, identity, settings.keep_checkpoints,
+                    session.check, extra=not due,
+                )  # fmt: skip
                 commit()
-    return start
+                log.info("checkpoint at step %d", step)
+            if stopping:
+                break
+    return start, step
 
 
 def train_step(
@@ -105,4 +121,10 @@ def loader(batches: Batches, start: int, settings: Train) -> DataLoader:
         num_workers=settings.workers,
         prefetch_factor=2 if settings.workers else None,
         multiprocessing_context="spawn" if settings.workers else None,
+        worker_init_fn=_leave_interrupts_to_the_parent,
     )
+
+
+def _leave_interrupts_to_the_parent(_: int) -> None:
+    """Ctrl-C reaches all processes of a terminal; the loop still wants its step."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -6,12 +6,15 @@ import json
 import logging
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from harald.runs import write_text
+from harald.runs import write_bytes
+from harald.runtime import Session
+from harald.training.disk import persist
 
 log = logging.getLogger(__name__)
 
@@ -19,19 +22,39 @@ log = logging.getLogger(__name__)
 class Metrics:
     """metrics.jsonl: one line a step, without times, so that two runs have the same bytes."""
 
-    def __init__(self, file: Path, done: int):
-        """Lines of steps after `done` belong to work that a crash has lost: they are dropped."""
+    def __init__(self, file: Path, checkpoint: Path | None, done: int):
+        """The checkpoint that the run goes on from holds the lines up to it: whatever a crash, a full disk or somebody
+        has made of the file since is mended. A checkpoint without them is of an older version: lines that are cut, or
+        of steps after `done`, are dropped.
+        """
         self.file = file
-        lines = file.read_text().splitlines() if file.exists() else []
-        kept = [line for line in lines if _step(line) is not None and _step(line) <= done]  # type: ignore[operator]
-        write_text(file, "".join(line + "\n" for line in kept))
+        copy = checkpoint / file.name if checkpoint else None
+        if copy and copy.exists():
+            self.content = copy.read_bytes()
+        else:
+            lines = file.read_bytes().splitlines() if checkpoint and file.exists() else []
+            self.content = b"".join(line + b"\n" for line in lines if (_step(line) or done + 1) <= done)
+        if not file.exists() or file.read_bytes() != self.content:
+            self._save(self._rewrite)
 
     def write(self, row: dict[str, Any]) -> None:
-        with self.file.open("a") as file:
-            file.write(json.dumps(row) + "\n")
+        line, before = json.dumps(row).encode() + b"\n", len(self.content)
+        self.content += line
 
-    def rows(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.file.read_text().splitlines()]
+        def append() -> None:
+            with self.file.open("ab") as file:
+                if whole := file.tell() == before:
+                    file.write(line)
+            if not whole:  # half of it is there from the try before
+                self._rewrite()
+
+        self._save(append)
+
+    def _save(self, attempt: Callable[[], None]) -> None:
+        persist(attempt, self.file.name, self.file.parent, len(self.content))
+
+    def _rewrite(self) -> None:
+        write_bytes(self.file, self.content)
 
 
 class Tracker:
@@ -62,15 +85,17 @@ class Tracker:
 
 
 class Progress:
-    """A log line every few seconds: step, loss, speed, time left, memory."""
+    """A log line every few seconds: step, loss, speed, time left, memory, cost. The session hears of every step."""
 
-    def __init__(self, start: int, total: int, every: float = 10.0):
-        self.start, self.total, self.every = start, total, every
+    def __init__(self, session: Session, start: int, total: int, every: float = 10.0):
+        self.session, self.start, self.total, self.every = session, start, total, every
         self.began = self.last = time.monotonic()
         self.samples = 0
+        session.progress(start, total, "step")
 
     def update(self, step: int, loss: float, samples: int) -> None:
         self.samples += samples
+        self.session.progress(step, self.total, "step")
         now = time.monotonic()
         if now - self.last < self.every and step != self.total:
             return
@@ -78,12 +103,12 @@ class Progress:
         seconds = now - self.began
         left = seconds / (step - self.start) * (self.total - step)
         log.info(
-            "step %d/%d  loss %.4f  %.1f samples/s  %s left  %s",
-            step, self.total, loss, self.samples / seconds, _clock(left), _memory(),
+            "step %d/%d  loss %.4f  %.1f samples/s  %s left  %s  %s",
+            step, self.total, loss, self.samples / seconds, _clock(left), _memory(), self.session.spent(),
         )  # fmt: skip
 
 
-def _step(line: str) -> int | None:
+def _step(line: bytes) -> int | None:
     try:
         return int(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError):

@@ -114,6 +114,15 @@ class Service(Workers):
     async def VolumeReload(self, request):
         return None
 
+    async def VolumeGetFile2(self, request):
+        file = self.volumes[request.volume_id].folder / request.path
+        if not file.is_file():
+            raise GRPCError(Status.NOT_FOUND, f"No such file: {request.path}")
+        blob_id, data = self.new_id("bl"), file.read_bytes()
+        self.blobs[blob_id] = data
+        urls = [f"{self.blob_url}/{blob_id}"] if data else []
+        return api_pb2.VolumeGetFile2Response(get_urls=urls, size=len(data), start=0, len=len(data))
+
     # ------------------------------------------------------------ uploaded files, images
     async def MountBatchedCheckExistence(self, request):
         missing = [h for h in request.sha256_hex_hashes if not (self.folder / "files" / h).exists()]

@@ -15,7 +15,7 @@ from harald.data.images import load_picture, target_tensor
 from harald.data.index import states_for
 from harald.data.seen import SETTLED
 from harald.errors import DatasetError
-from harald.jobs import encoding, prepare
+from harald.jobs import encoding, prepare, run_part
 from harald.jobs.encoding import open_cache
 from harald.runtime import Runtime
 from harald.training import batch
@@ -174,7 +174,7 @@ def test_picture_that_changes_while_prepare_runs_is_not_encoded_under_its_old_ha
     def late(name, items):
         if name == "encode_shards":
             image.write_bytes(neighbour.read_bytes())
-        return [getattr(encoding, name)(runtime, *item) for item in items]
+        return [run_part(name, runtime, item) for item in items]
 
     with pytest.raises(DatasetError, match=rf"{image.name}: it changed while prepare ran"):
         prepare.run(dataclasses.replace(runtime, remote_map=late), tiny(), "one")
@@ -267,7 +267,7 @@ def test_pictures_that_cannot_be_read_are_named_and_the_others_are_in_the_cache(
 
 def test_index_is_made_of_what_is_there_and_not_of_what_parts_say(runtime):
     def claims(name, items):
-        return [encoding.cache_key(runtime, tiny())] if name == "cache_key" else [{} for _ in items]
+        return [run_part(name, runtime, items[0])] if name == "cache_key" else [(0.0, {}) for _ in items]
 
     lying = dataclasses.replace(runtime, remote_map=claims)
     with pytest.raises(DatasetError, match="12 of 12 pictures are not in the latent cache"):
@@ -282,7 +282,7 @@ def test_shards_of_other_machines_are_seen_after_a_reload(runtime, tmp_path):
 
     def elsewhere(name, items):
         sizes.append(len(items))
-        return [getattr(encoding, name)(there, *item) for item in items]
+        return [run_part(name, there, item) for item in items]
 
     def reload():
         shutil.copytree(there.output, runtime.output, dirs_exist_ok=True)

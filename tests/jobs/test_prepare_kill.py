@@ -1,6 +1,5 @@
 """Workers killed with SIGKILL at random moments, two jobs at a time: the cache ends as that of an undisturbed job."""
 
-import multiprocessing
 import random
 import shutil
 import signal
@@ -16,6 +15,7 @@ from harald.jobs import prepare
 from harald.runtime import Runtime
 from harald.settings import resolve
 from tests import models
+from tests.processes import CONTEXT
 from tests.states import write_dataset
 
 OVERRIDES = '{"prepare.pictures_per_shard": 2}'
@@ -34,10 +34,8 @@ def run_job(root: str, name: str) -> None:
     main(["prepare", "--preset", "tiny", "--run-name", name, "--overrides", OVERRIDES])
 
 
-def start(root: Path, name: str) -> multiprocessing.Process:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["harald.jobs.prepare", "harald.cli"])  # imports once, not in every process
-    process = context.Process(target=run_job, args=(str(root), name))
+def start(root: Path, name: str):
+    process = CONTEXT.Process(target=run_job, args=(str(root), name))
     process.start()
     return process
 

@@ -104,7 +104,7 @@ def test_preempted_training_ends_with_the_bytes_of_an_undisturbed_one(chain):
     )  # fmt: skip
     assert [container["preempted"] for container in run.containers("train")] == [True, False]
     starts = [int(step) for step in re.findall(r"start at step (\d+) of 8", run.output)]
-    assert starts in ([0, 2], [0, 4], [0, 6]), run.output
+    assert starts[0] == 0 and 2 <= starts[1] < 8, run.output  # the step that it was in was finished and written
     undisturbed, preempted = (fingerprints(chain.output / "train" / name) for name in ("chain", "preempted"))
     assert undisturbed == preempted
 

@@ -15,7 +15,15 @@ from tests.modal.conftest import Cloud, Run
 
 pytestmark = pytest.mark.modal
 
-WITHOUT_GPU = {"demo_dataset", "doctor", "download_models", "check_dataset", "prepare"}  # its parts have one
+WITHOUT_GPU = {
+    "demo_dataset",
+    "doctor",
+    "download_models",
+    "check_dataset",
+    "runs",
+    "stop",
+    "prepare",
+}  # prepare's parts do
 
 
 @pytest.fixture(scope="module")

@@ -15,16 +15,16 @@ from torch import nn
 
 from harald import determinism
 from harald.config import Config, tiny
-from harald.errors import ConfigError, TrainingError
+from harald.errors import ConfigError, RunError, TrainingError
 from harald.jobs import pretrain_mini
 from harald.proving_ground import mini_models
 from harald.proving_ground.pretraining import pool as pools
-from harald.proving_ground.pretraining import stages
+from harald.proving_ground.pretraining import stages, vae
 from harald.proving_ground.pretraining.pool import Pool
 from harald.proving_ground.pretraining.prompts import partial
 from harald.proving_ground.pretraining.segment import Plan, Segment, learning_rate, train
 from harald.proving_ground.pretraining.single_frame import decode, encode, single_frame, zero_unused
-from harald.runtime import Runtime
+from harald.runtime import Runtime, Session
 
 
 def configured() -> Config:
@@ -58,12 +58,42 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return Path(result["folder"])
 
 
-def test_resumed_run_equals_unbroken_run(
+class StopsAt(Session):
+    """Somebody asks the job to stop while it works on a segment."""
+
+    def __init__(self, segment: int):
+        self.segment, self.done, self.scores = segment, 0, {}
+
+    @property
+    def stopping(self) -> bool:
+        return self.done >= self.segment
+
+    def progress(self, done: int, total: int, unit: str) -> None:
+        self.done = done
+
+    def score(self, name: str, value: float, lower_is_better: bool = False) -> None:
+        self.scores[name] = value
+
+
+def test_run_that_was_taken_over_replaces_no_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def taken_over() -> None:
+        raise RunError("taken over")
+
+    monkeypatch.setattr(vae, "run", lambda segment: {})  # what it trains does not matter here
+    folder = tmp_path / "weights"
+    with pytest.raises(RunError):
+        stages.run_segments(configured(), folder, "vae", 1, taken_over)
+    assert not folder.exists()
+
+
+def test_stopped_run_that_goes_on_elsewhere_equals_an_unbroken_one(
     whole: Path, runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = Path(pretrain_mini.run(runtime, configured(), "first", "vae")["folder"])  # rendered by a process
     render_here(monkeypatch)
-    pretrain_mini.run(runtime, configured(), "first", "base", segments=1)
+    session = StopsAt(1)
+    stopped = pretrain_mini.run(dataclasses.replace(runtime, session=session), configured(), "first", "base")
+    assert (stopped["segments"], stopped["finished"]) == (1, False) and session.scores.keys() == {"flow_t0.5"}
     torch.rand(3)  # history means nothing
     elsewhere = Runtime.local(tmp_path / "another machine")
     result = pretrain_mini.run(elsewhere, configured(), "second", "base", weights=str(first))

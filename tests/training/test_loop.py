@@ -1,17 +1,23 @@
 """Determinism of whole runs, through the train job itself."""
 
 import dataclasses
+import errno
+import itertools
 import json
+import os
 import shutil
 
 import pytest
 
 from harald import config, runs
-from harald.errors import ConfigError, TrainingError
+from harald.errors import ConfigError, RunError, TrainingError
 from harald.jobs import train as job
 from harald.jobs import verify
+from harald.runtime import Session
 from harald.settings import identity_hash
+from harald.training import disk
 from harald.training.checkpoint import last_good, list_checkpoints
+from harald.training.tracking import Metrics
 from tests.states import write_dataset, write_state
 
 
@@ -97,6 +103,117 @@ def test_lines_beyond_the_checkpoint_and_cut_lines_are_dropped(runtime, unbroken
         file.write('{"step": 5, "loss": 99}\n{"step": 6, "lo')
     job.run(runtime, small(), "lines")
     assert (folder / "metrics.jsonl").read_bytes() == (unbroken / "metrics.jsonl").read_bytes()
+
+
+class StopsAt(Session):
+    """Somebody asks the job to stop while it works on a step."""
+
+    def __init__(self, step: int):
+        self.step, self.done = step, 0
+
+    @property
+    def stopping(self) -> bool:
+        return self.done >= self.step
+
+    def progress(self, done: int, total: int, unit: str) -> None:
+        self.done = done
+
+
+def test_stopped_run_writes_a_checkpoint_at_that_step_and_ends_with_the_bytes_of_an_unbroken_one(runtime, unbroken):
+    name, step = "stopped", 3
+    stopped = job.run(dataclasses.replace(runtime, session=StopsAt(step)), small(), name)
+    folder = runtime.output / "train" / name
+    assert (stopped["state"], stopped["to_step"]) == ("stopped", step)
+    assert list_checkpoints(folder / "checkpoints")[-1].name == f"step_{step:08d}"
+    assert (folder / "report.html").exists()
+    resumed = job.run(runtime, small(), name)
+    assert (resumed["state"], resumed["from_step"]) == ("done", step)
+    assert files(folder) == files(unbroken)
+
+
+class TakenOverAt(StopsAt):
+    """Another process has the run from a step on."""
+
+    stopping = False
+
+    def check(self) -> None:
+        if self.done >= self.step:
+            raise RunError("taken over")
+
+
+def test_run_that_was_taken_over_writes_no_further_checkpoint(runtime):
+    with pytest.raises(RunError):
+        job.run(dataclasses.replace(runtime, session=TakenOverAt(3)), small(), "taken")
+    folder = runtime.output / "train" / "taken" / "checkpoints"
+    assert [path.name for path in folder.iterdir()] == ["step_00000002"]
+
+
+def failing_flushes(monkeypatch, number: int, fails) -> None:
+    """Flushes of files of checkpoints fail with this errno where fails(how many there were)."""
+    monkeypatch.setattr(disk, "WAITS", (0.0, 0.0))
+    count, flush = itertools.count(1), os.fsync
+
+    def fsync(descriptor: int) -> None:
+        if "checkpoints" in os.readlink(f"/proc/self/fd/{descriptor}") and fails(next(count)):
+            raise OSError(number, os.strerror(number))
+        flush(descriptor)
+
+    monkeypatch.setattr(runs.os, "fsync", fsync)
+
+
+def test_disk_that_fails_for_a_while_costs_no_checkpoint_and_no_byte(runtime, unbroken, monkeypatch, caplog):
+    failing_flushes(monkeypatch, errno.EIO, {2, 6, 14}.__contains__)
+    job.run(runtime, small(), "flaky")
+    assert caplog.text.count("cannot be written (Input/output error)") == 3
+    assert files(runtime.output / "train" / "flaky") == files(unbroken)
+
+
+def test_disk_that_stays_full_leaves_the_last_checkpoint_and_the_run_goes_on_from_it(runtime, unbroken, monkeypatch):
+    name = "full"
+    with monkeypatch.context() as patch:
+        failing_flushes(patch, errno.ENOSPC, lambda count: count > 7)
+        with pytest.raises(TrainingError, match=r"after 3 tries: it takes \d+\.\d MiB, \d+\.\d MiB are free"):
+            job.run(runtime, small(), name)
+    folder = runtime.output / "train" / name
+    assert [path.name for path in (folder / "checkpoints").iterdir()] == ["step_00000002"]
+    assert job.run(runtime, small(), name)["from_step"] == 2
+    assert files(folder) == files(unbroken)
+
+
+def test_folder_that_vanished_is_not_made_anew_on_another_disk(runtime, monkeypatch):
+    monkeypatch.setattr(disk, "WAITS", ())
+    folder = runtime.output / "train" / "vanished"
+
+    class Unmounts(StopsAt):
+        def progress(self, done: int, total: int, unit: str) -> None:
+            if done == 2:
+                shutil.rmtree(folder)
+
+        stopping = False
+
+    with pytest.raises(TrainingError, match="the disk does not answer"):
+        job.run(dataclasses.replace(runtime, session=Unmounts(2)), small(sample_every=6), "vanished")
+    assert not (folder / "checkpoints").exists()
+
+
+def test_metrics_that_were_cut_or_lost_are_those_of_the_checkpoint_again(runtime, unbroken):
+    lines = (unbroken / "metrics.jsonl").read_bytes()
+    for name, harm in (("torn", lines[:200] + lines[230:]), ("empty", b""), ("twice", lines * 2)):
+        folder = runtime.output / "train" / name
+        shutil.copytree(unbroken, folder)
+        (folder / "metrics.jsonl").write_bytes(harm)
+        job.run(runtime, small(), name)
+        assert (folder / "metrics.jsonl").read_bytes() == lines
+
+
+def test_line_that_a_full_disk_has_cut_is_written_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr(disk, "WAITS", (0.0,))
+    metrics = Metrics(tmp_path / "metrics.jsonl", None, 0)
+    metrics.write({"step": 1})
+    with metrics.file.open("ab") as file:
+        file.write(b'{"st')
+    metrics.write({"step": 2})
+    assert metrics.file.read_text() == '{"step": 1}\n{"step": 2}\n'
 
 
 def test_changed_data_set_is_told_when_a_run_goes_on(tmp_path, caplog):

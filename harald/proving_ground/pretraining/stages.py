@@ -10,6 +10,7 @@ import logging
 import os
 import shutil
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -38,8 +39,13 @@ def checked(config: Config, stage: str) -> Pretrain:
     return config.pretrain
 
 
-def run_segments(config: Config, folder: Path, stage: str, segments: int) -> dict:
-    """Run a stage on `folder` until `segments` of its segments are done, 0 for all. Returns the stage's progress."""
+def run_segments(
+    config: Config, folder: Path, stage: str, segments: int, confirm: Callable[[], None] = lambda: None
+) -> dict:
+    """Run a stage on `folder` until `segments` of its segments are done, 0 for all. Returns the stage's progress.
+
+    confirm: raises, before the folder is replaced, where it belongs to somebody else by now.
+    """
     total = getattr(checked(config, stage), stage).segments
     before = AFTER.get(stage)
     if before and not is_finished(config, folder, before):
@@ -49,11 +55,11 @@ def run_segments(config: Config, folder: Path, stage: str, segments: int) -> dic
         log.info("stage %s is finished: all %d segments are done", stage, total)
     for number in range(done, min(total, segments or total)):
         log.info("stage %s, segment %d of %d", stage, number + 1, total)
-        run_segment(config, folder, stage, number)
+        run_segment(config, folder, stage, number, confirm)
     return {"segments_of_stage": total, "finished": is_finished(config, folder, stage), **progress(folder)[stage]}
 
 
-def run_segment(config: Config, folder: Path, stage: str, number: int) -> None:
+def run_segment(config: Config, folder: Path, stage: str, number: int, confirm: Callable[[], None]) -> None:
     """Replace `folder` by what it is after the segment; a segment that breaks leaves it as it was."""
     assert config.pretrain is not None
     torch._inductor.config.deterministic = config.deterministic  # no choice of kernels by measured time
@@ -76,6 +82,7 @@ def run_segment(config: Config, folder: Path, stage: str, number: int) -> None:
         note = {"segments": number + 1, "seed": config.seed, "config_hash": config_hash(config), "metrics": metrics}
         write_json(scratch / PROGRESS, {**progress(scratch), stage: note})
         write_cards(scratch, progress(scratch), config)
+        confirm()
         replace(folder, scratch)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
