@@ -42,7 +42,7 @@ def remote_runtime(name: str) -> Runtime:
             config.VOLUME_HF_CACHE.commit()
 
     def reload() -> None:
-        with contextlib.suppress(RuntimeError):  # a warm container has files open: it sees what it saw before
+        with as_disk_errors():
             config.VOLUME_OUTPUT.reload()
 
     def fetch(path: Path) -> bytes | None:

@@ -14,6 +14,8 @@ from harald.errors import HaraldError
 from harald.running.session import Watched
 from harald.runtime import Runtime
 
+log = logging.getLogger(__name__)
+
 
 def run_job(
     name: str, runtime: Runtime, preset: str, run_name: str, seed: int, overrides: str, **flags: Any
@@ -26,7 +28,10 @@ def run_job(
     config = settings.resolve(preset, seed, overrides)
     determinism.enable(config.seed, config.deterministic)
     module = importlib.import_module(f"harald.jobs.{name}")
-    runtime.reload()
+    try:
+        runtime.reload()
+    except OSError as error:  # a warm container may have files open
+        log.warning("the output is seen as it was (%s)", error)
     with Watched(runtime, name, preset) as session:
         result = module.run(dataclasses.replace(runtime, session=session), config, run_name, **flags)
         runtime.commit()

@@ -16,7 +16,7 @@ from harald.runs import LEASE
 from harald.runtime import Pace, Runtime
 from tests.processes import CONTEXT
 
-QUICK = Pace(poll=0.02, beat=0.2, settle=0.3)
+QUICK = Pace(poll=0.02, beat=0.5, settle=0.3)
 
 
 @pytest.fixture
@@ -162,13 +162,13 @@ class Volume:
 
 
 def test_of_two_containers_that_start_at_once_exactly_one_goes_on(tmp_path):
-    volume, outcome = Volume(tmp_path), {}
+    volume, outcome, both = Volume(tmp_path), {}, threading.Barrier(2)
 
     def start(name: str) -> None:
         lease = Lease(*volume.mount(name))
+        both.wait()
         try:
             lease.take()
-            lease.renew()
             outcome[name] = "goes on"
         except RunError:
             outcome[name] = "refused"
