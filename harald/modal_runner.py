@@ -159,10 +159,21 @@ def generate(
     person: str = "",
     domain: str = "photo",
     count: int = 1,
+    seeds: str = "",
+    strength: float = 1.0,
+    keep: str = "",
+    drop: str = "",
 ) -> dict:
-    """Person file(s) + prompt -> pictures. --person FILE, or name=FILE,name=FILE for <person:name>."""
-    return run("generate", preset=preset, run_name=run_name, seed=seed, overrides=overrides,
-               prompt=prompt, person=person, domain=domain, count=count)  # fmt: skip
+    """Person file(s) + prompt(s) -> pictures.
+
+    --prompt: a text, or a JSON list of texts; --domain: photo or photo,comic; --seeds: 3,7 in place of --count.
+    --person: FILE for <person>, name=FILE,name=FILE for <person:name>; FILE+FILE or FILE*0.7+FILE*0.3 mixes files.
+    --drop: groups to leave out (face, hair, worn, outfit): hair,worn for every person, anna=hair+worn for one;
+    --keep: the groups to use, in the same form. --strength: 0 is without the person, 1 as predicted, above 1 stronger.
+    """
+    return run("generate", preset=preset, run_name=run_name, seed=seed, overrides=overrides, prompt=prompt,
+               person=person, domain=domain, count=count, seeds=seeds, strength=strength, keep=keep,
+               drop=drop)  # fmt: skip
 
 
 @job(**config.INFER_JOB)
