@@ -14,10 +14,11 @@ from typing import Any
 import modal
 
 from harald import config
-from harald.config import Preset, app
+from harald.config import Preset, app, page_app
 from harald.runtime import Runtime
 
 JOBS: dict[str, Callable[..., Any]] = {}  # the plain functions, for cli.py; a modal.Function cannot be called
+HERE_ONLY = {"serve"}  # has no Modal function; `page` is its counterpart
 
 
 def remote_runtime() -> Runtime:
@@ -176,6 +177,25 @@ def generate(
                drop=drop)  # fmt: skip
 
 
+def serve(
+    preset: Preset = "full",
+    run_name: str = "",
+    seed: int = 0,
+    overrides: str = "{}",
+    train_run: str = "",
+    host: str = "127.0.0.1",
+    port: int = 7860,
+    token: str = "",
+    auth: bool = True,
+) -> dict:
+    """The page on this machine: pictures of a person in, pictures of that person out. On Modal it is `page`."""
+    return run("serve", preset=preset, run_name=run_name, seed=seed, overrides=overrides,
+               train_run=train_run, host=host, port=port, token=token, auth=auth)  # fmt: skip
+
+
+JOBS["serve"] = serve
+
+
 @job(**config.INFER_JOB)
 def evaluate(
     preset: Preset = "full", run_name: str = "", seed: int = 0, overrides: str = "{}", train_run: str = ""
@@ -236,6 +256,17 @@ def measure_mini(
 def tests(preset: Preset = "mini", run_name: str = "", seed: int = 0, overrides: str = "{}", select: str = "") -> dict:
     """Run the test suite in this container. --select: pytest's -k expression."""
     return run("tests", preset=preset, run_name=run_name, seed=seed, overrides=overrides, select=select)
+
+
+@page_app.function(**config.PAGE_JOB)
+@modal.concurrent(max_inputs=config.PAGE_REQUESTS)
+@modal.asgi_app(requires_proxy_auth=True)
+def page() -> Any:
+    """The page, behind Modal's proxy and its tokens: modal deploy -m harald.modal_runner::page_app."""
+    from harald.jobs import concise_errors, serve
+
+    with concise_errors():
+        return serve.hosted(remote_runtime(), config.PAGE_PRESET, config.PAGE_TRAIN_RUN)
 
 
 @app.function(**config.INFER_JOB)
