@@ -14,7 +14,7 @@ from harald.web.api import BROKEN, routes
 from harald.web.desk import Desk
 from harald.web.studio import Studio
 
-CLOSE = {"Connection": "close"}  # the rest of the body is not read
+CLOSE = {"Connection": "close"}
 
 
 def web_app(studio: Studio, token: str = "", hosts: frozenset[str] | None = None) -> Gate:
@@ -41,4 +41,4 @@ def _cannot(request: Request, error: Exception) -> JSONResponse:
 
 def _broken(request: Request, error: Exception) -> JSONResponse:
     """The server logs the trace; the visitor gets none of it."""
-    return JSONResponse({"error": BROKEN}, 500)
+    return JSONResponse({"error": BROKEN}, 500, headers=CLOSE)  # the server closes the connection after an exception

@@ -149,6 +149,12 @@ def test_too_many_files_and_too_large_ones_are_refused(client):
     assert answer.status_code == 413 and "A file may have at most 4 MB" in answer.json()["error"]
 
 
+def test_picture_of_too_many_pixels_is_refused_by_its_header():
+    with running(studio(picture_pixels=10_000)) as address:
+        answer = httpx.post(f"{address}/api/person", headers=AUTH, data={"consent": "yes"}, files=files(picture(101)))
+    assert answer.status_code == 413 and "101 x 101 pixels" in answer.json()["error"]
+
+
 def raw(client: httpx.Client, head: str, body: bytes = b"") -> tuple[bytes, int]:
     """(the answer, bytes of the body that were taken before it came), without the help of an HTTP library."""
     address = urlsplit(str(client.base_url))
@@ -182,6 +188,13 @@ def test_body_beyond_the_limit_is_refused_while_it_streams(client):
     assert sent < 60_000_000
 
 
+def test_request_of_files_that_are_each_small_enough_is_refused_while_it_streams(client):
+    body = (PART + bytes(3_500_000) + b"\r\n" for _ in range(2))
+    headers = {"Content-Type": "multipart/form-data; boundary=b"}
+    answer = client.post("/api/person", headers=headers, content=body)
+    assert answer.status_code == 413 and answer.json()["error"] == "A request may have at most 6 MB."
+
+
 def test_upload_that_never_ends_is_given_up():
     with running(studio(upload_seconds=1)) as address, httpx.Client(base_url=address) as client:
         answer, _ = raw(client, f"{FORM}\r\nContent-Length: 1000", PART)
@@ -192,7 +205,7 @@ def test_error_of_our_own_shows_neither_path_nor_trace(made, person, monkeypatch
     def broken(*args, **options):
         raise RuntimeError("/root/secret/path")
 
-    with running(made) as address, httpx.Client(base_url=address, headers=AUTH) as client:
+    with running(made) as address, httpx.Client(base_url=address, headers=AUTH, timeout=60) as client:
         monkeypatch.setattr(type(made.base), "draw", broken)
         answer = client.post("/api/draw", data={"prompt": PROMPT, "keep": "face"}, files=files(person))
         assert "secret" not in answer.text and "Traceback" not in answer.text

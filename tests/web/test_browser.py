@@ -31,11 +31,17 @@ def chromium():
         browser.close()
 
 
+@pytest.fixture(scope="module")
+def telephone(chromium):
+    """A small screen; what one page has loaded is in the cache for the next."""
+    with chromium.new_context(viewport={"width": 390, "height": 844}) as context:
+        yield context
+
+
 @pytest.fixture
-def page(chromium, address):
-    """A telephone's screen. Ends with a check that the browser asked no other host and reported no error."""
-    context = chromium.new_context(viewport={"width": 390, "height": 844})
-    page = context.new_page()
+def page(telephone, address):
+    """Ends with a check that the browser asked no other host and reported no error."""
+    page = telephone.new_page()
     asked, errors = set(), []
     page.on("request", lambda request: asked.add(request.url))
     page.on("pageerror", lambda error: errors.append(str(error)))
@@ -44,7 +50,7 @@ def page(chromium, address):
     yield page
     assert not errors
     assert all(url.startswith((address, "data:", "blob:")) for url in asked)
-    context.close()
+    page.close()
 
 
 def uploads(*contents: bytes) -> list[dict]:

@@ -94,7 +94,8 @@ def test_work_of_a_visitor_who_left_stops_at_its_next_step_and_waiting_work_neve
 
 def test_closed_page_frees_its_place_while_it_is_being_served():
     """The first visitor's drawing would take thousands of steps; the second is served as soon as the first is gone."""
-    with running(studio(steps=5000, places=2)) as address, httpx.Client(base_url=address, headers=AUTH) as client:
+    made = studio(steps=5000, places=2)
+    with running(made) as address, httpx.Client(base_url=address, headers=AUTH, timeout=60) as client:
         order = form(prompt="a park")
         with client.stream("POST", "/api/draw", files=order) as first:
             states = first.iter_lines()
@@ -126,7 +127,7 @@ def test_fifty_at_once_are_each_served_or_told_to_come_again():
 
     with running(studio(places=12)) as address:
         answers = asyncio.run(crowd(address))
-        again = httpx.post(f"{address}/api/draw", headers=AUTH, files=form(prompt="a park"))
+        again = httpx.post(f"{address}/api/draw", headers=AUTH, files=form(prompt="a park"), timeout=60)
     served = [text for status, text in answers if status == 200]
     busy = [json.loads(text)["error"] for status, text in answers if status == 503]
     assert len(served) + len(busy) == 50 and len(served) >= 12
