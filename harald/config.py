@@ -33,6 +33,10 @@ PINS = {
     "scipy": "1.17.1",
     "trackio": "0.43.0",
     "psutil": "7.2.2",
+    "gradio": "6.31.0",
+    "fastapi": "0.165.0",
+    "uvicorn": "0.54.0",
+    "python-multipart": "0.0.34",
 }
 TEST_PINS = {"pytest": "9.2.0", "pytest-timeout": "2.4.0", "pytest-xdist": "3.8.0", "jaxtyping": "0.3.11"}
 
@@ -77,6 +81,9 @@ if (ROOT / "tests").is_dir():
 
 app = modal.App(APP_NAME, image=image, volumes=VOLUMES, secrets=[HF_SECRET], include_source=False)
 
+# The page is an app of its own, so that running a job opens no address: modal deploy -m harald.modal_runner::page_app
+page_app = modal.App(f"{APP_NAME}-page", image=image, volumes=VOLUMES, secrets=[HF_SECRET], include_source=False)
+
 # What each kind of job asks of Modal. Only `train` resumes, so only `train` is retried; a preemption uses up no retry.
 CPU_JOB: dict[str, Any] = {"cpu": 2.0, "memory": 4096, "timeout": HOUR}
 SCAN_JOB: dict[str, Any] = {"cpu": 4.0, "memory": 8192, "timeout": 6 * HOUR}
@@ -90,6 +97,9 @@ TRAIN_JOB: dict[str, Any] = {
     "retries": modal.Retries(max_retries=4, initial_delay=10.0),
     "single_use_containers": True,
 }
+# One container: visitors stand in one line, and the line is in its memory.
+PAGE_JOB: dict[str, Any] = {**INFER_JOB, "timeout": HOUR, "max_containers": 1, "scaledown_window": 300}
+PAGE_REQUESTS = 200  # at the same time; most are the parts of the page itself, `serve.places` bounds the others
 PRETRAIN_JOB: dict[str, Any] = {**TRAIN_JOB, "cpu": 16.0}  # the pictures are rendered beside the GPU
 
 # USD a second, list price (modal.com/pricing, as of 2026-07-01), without multipliers for regions. Change it here.
@@ -272,6 +282,19 @@ class Evaluate(Strict):
 
 
 @dataclass(frozen=True)
+class Serve(Strict):
+    """Limits of the page."""
+
+    places: int = 16  # visitors that are served, wait or upload at the same time; the next one is told "busy"
+    pictures: int = 8  # that one person file is made from
+    picture_bytes: int = 20_000_000
+    request_bytes: int = 60_000_000
+    picture_pixels: int = 50_000_000  # more are not decoded
+    prompt_characters: int = 2000
+    upload_seconds: int = 60  # that sending one request may take
+
+
+@dataclass(frozen=True)
 class Stage(Strict):
     """One part of the pretraining: `segments` runs of `steps` steps, each on `states` persons of its own."""
 
@@ -318,6 +341,7 @@ class Config(Strict):
     poc: Poc = Poc()
     generate: Generate = Generate()
     evaluate: Evaluate = Evaluate()
+    serve: Serve = Serve()
     pretrain: Pretrain | None = None
 
 
@@ -429,3 +453,7 @@ def tiny() -> Config:
 
 PRESETS: dict[str, Callable[[], Config]] = {"full": full, "mini": mini, "tiny": tiny}
 Preset = Literal["full", "mini", "tiny"]
+
+# What the page on Modal shows. An empty training run: persons come from person files, and there is text alone.
+PAGE_PRESET: Preset = "full"
+PAGE_TRAIN_RUN = ""

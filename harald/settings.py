@@ -63,6 +63,7 @@ def config_hash(config: Config) -> str:
 def identity_hash(config: Config) -> str:
     """Like config_hash, without the fields that a run may change when it goes on (its length, its housekeeping)."""
     tree: dict[str, Any] = dataclasses.asdict(config)
+    tree.pop("serve")  # the page changes no training
     for section, names in _OPERATIONAL.items():
         for name in names:
             tree[section].pop(name)
@@ -90,6 +91,7 @@ def check(config: Config) -> None:
         "generate.steps": config.generate.steps,
         "evaluate.states": config.evaluate.states,
         "evaluate.timesteps": len(config.evaluate.timesteps),
+        **{f"serve.{name}": value for name, value in dataclasses.asdict(config.serve).items()},
         "encoder.groups": len(encoder.groups),
         **{f"encoder.groups ({name})": size for name, size in encoder.groups},
     }

@@ -46,9 +46,22 @@ class BaseModel(Protocol):
         ...
 
     def draw(
-        self, states: Tensor, negative: Tensor, seeds: Sequence[int], size: int, steps: int, guidance: float
+        self,
+        states: Tensor,
+        negative: Tensor,
+        seeds: Sequence[int],
+        size: int,
+        steps: int,
+        guidance: float,
+        text: Tensor | None = None,
+        strength: float = 1.0,
+        on_step: Callable[[], None] | None = None,
     ) -> list[Image.Image]:
-        """Pictures from prompt states [t, d], one for each seed."""
+        """Pictures from prompt states [t, d], one for each seed.
+
+        text: the states of the same prompt without its persons, for a strength other than 1 (see strength.py).
+        on_step: called after every step of every picture; what it raises ends the drawing.
+        """
         ...
 
     def use_domain(self, domain: str) -> None:

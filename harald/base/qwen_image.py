@@ -1,7 +1,8 @@
 """Qwen-Image: 20B MMDiT, Qwen2.5-VL text encoder, 3-D VAE. Everything is diffusers' own; frozen, in evaluation mode."""
 
+import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from transformers import Qwen2Tokenizer
 from harald import hub
 from harald.base import BaseModel
 from harald.base.prompt_template import TEMPLATE_HEAD
+from harald.base.strength import strengthened
 from harald.base.vae import encode_images
 from harald.config import LoraRef, ModelRef
 from harald.errors import ModelError, PromptError
@@ -121,21 +123,35 @@ class QwenImage(BaseModel):
 
     @torch.no_grad()
     def draw(
-        self, states: Tensor, negative: Tensor, seeds: Sequence[int], size: int, steps: int, guidance: float
+        self,
+        states: Tensor,
+        negative: Tensor,
+        seeds: Sequence[int],
+        size: int,
+        steps: int,
+        guidance: float,
+        text: Tensor | None = None,
+        strength: float = 1.0,
+        on_step: Callable[[], None] | None = None,
     ) -> list[Image.Image]:
         check_length(len(states))
+        strong = contextlib.nullcontext()
+        if text is not None and strength != 1:
+            strong = strengthened(self.transformer, states.to(self.dtype), text.to(self.dtype), strength)
         pictures = []
-        for seed in seeds:  # one at a time: a picture does not depend on its neighbours
-            pictures += self.pipeline(
-                **_prompt("", states, self.dtype),
-                **(_prompt("negative_", negative, self.dtype) if guidance > 1 else {}),
-                true_cfg_scale=guidance,
-                height=size,
-                width=size,
-                num_inference_steps=steps,
-                generator=torch.Generator("cpu").manual_seed(seed),
-                max_sequence_length=MAX_STATES,
-            ).images
+        with strong:
+            for seed in seeds:  # one at a time: a picture does not depend on its neighbours
+                pictures += self.pipeline(
+                    **_prompt("", states, self.dtype),
+                    **(_prompt("negative_", negative, self.dtype) if guidance > 1 else {}),
+                    true_cfg_scale=guidance,
+                    height=size,
+                    width=size,
+                    num_inference_steps=steps,
+                    generator=torch.Generator("cpu").manual_seed(seed),
+                    max_sequence_length=MAX_STATES,
+                    callback_on_step_end=_callback(on_step) if on_step else None,
+                ).images
         return pictures
 
 
@@ -150,6 +166,16 @@ def check_length(states: int) -> None:
         log.warning(
             "prompt and person tokens together are %d tokens; Qwen-Image was trained on %d", states, TRAINED_STATES
         )
+
+
+def _callback(on_step: Callable[[], None]) -> Callable[..., dict[str, Tensor]]:
+    """In the form that the pipeline calls; what it returns replaces the pipeline's tensors."""
+
+    def after_step(pipeline: Any, step: int, timestep: Tensor, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        on_step()
+        return tensors
+
+    return after_step
 
 
 def _prompt(prefix: str, states: Tensor, dtype: torch.dtype) -> dict[str, Tensor]:

@@ -26,7 +26,7 @@ def load_picture(path: Path, content: bytes | None = None) -> Image.Image:
                     f"{path} has {image.width} x {image.height} pixels", f"scale it to at most {limit} in all"
                 )
             image.load()
-            return _on_white(ImageOps.exif_transpose(image))
+            return on_white(ImageOps.exif_transpose(image))
     except Image.DecompressionBombError as error:
         raise DatasetError(f"{path} is too large: {error}", "scale it down") from error
     except UnidentifiedImageError as error:
@@ -42,7 +42,8 @@ def load_picture(path: Path, content: bytes | None = None) -> Image.Image:
         ) from error
 
 
-def _on_white(image: Image.Image) -> Image.Image:
+def on_white(image: Image.Image) -> Image.Image:
+    """RGB of any mode; transparent parts become white."""
     if image.mode.startswith("I"):  # 16 bits a channel; PIL would clip it to white
         image = Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8))
     if image.has_transparency_data:
