@@ -43,6 +43,7 @@ TEST_PINS = {"pytest": "9.2.0", "pytest-timeout": "2.4.0", "pytest-xdist": "3.8.
 APP_NAME = "harald"
 MNT = "/mnt"
 MNT_DATASET, MNT_OUTPUT, HF_CACHE = f"{MNT}/dataset", f"{MNT}/output", f"{MNT}/hf_cache"
+HF_CACHE_VOLUME = "harald-hf-cache"
 DATASETS = {1: "harald-dataset-1", 2: "harald-dataset-2"}  # number of the base folder -> name of its volume
 HF_TOKEN_VARIABLE = "HUGGINGFACE_TOKEN"
 HOUR = 3600
@@ -61,7 +62,7 @@ image = (
     .add_local_python_source("harald", ignore=["**/__pycache__/**", "**/*.pyc"])
 )
 VOLUME_OUTPUT = modal.Volume.from_name("harald-output", create_if_missing=True, version=2)
-VOLUME_HF_CACHE = modal.Volume.from_name("harald-hf-cache", create_if_missing=True, version=2)
+VOLUME_HF_CACHE = modal.Volume.from_name(HF_CACHE_VOLUME, create_if_missing=True, version=2)
 VOLUME_DATASETS = {
     number: modal.Volume.from_name(name, create_if_missing=True, version=2) for number, name in DATASETS.items()
 }

@@ -12,6 +12,9 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+import diffusers
+import transformers
+from diffusers import DiffusionPipeline, ModelMixin
 from diffusers.utils import logging as diffusers_logging
 from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import (
@@ -22,10 +25,13 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from harald.config import HF_TOKEN_VARIABLE, LoraRef, ModelRef
 from harald.errors import ModelError
+from harald.published.checkpoint import damaged_files, is_damaged
+from harald.published.lora import misfits
 from harald.runs import safe_name, write_json
 
 try:  # the HTTP client of huggingface_hub 2 and of 1
@@ -51,13 +57,13 @@ def revision(cache: Path, repo: str, asked: str) -> str:
 
 
 def is_cached(cache: Path, ref: ModelRef) -> bool:
-    """Whether the repository is there and complete."""
+    """Whether the repository is there, complete and undamaged."""
     folder = _local_snapshot(cache, ref.repo, ref.revision)
-    return folder is not None and not missing_files(folder)
+    return folder is not None and not missing_files(folder) and not damaged_files(folder)
 
 
 def snapshot(cache: Path, ref: ModelRef) -> Path:
-    """The complete local folder of a repository. Raises ModelError if it is missing or half-downloaded."""
+    """The complete local folder of a repository. Raises ModelError if it is missing, half-downloaded or damaged."""
     folder = _local_snapshot(cache, ref.repo, ref.revision)
     if folder is None:
         raise ModelError(
@@ -69,27 +75,80 @@ def snapshot(cache: Path, ref: ModelRef) -> Path:
             + (f" and {len(missing) - 3} more" if len(missing) > 3 else ""),
             "run download_models again, it fetches what is missing",
         )
+    if damaged := damaged_files(folder):
+        raise ModelError(
+            f"{ref.repo} in the cache {cache} is damaged: {', '.join(damaged[:3])}"
+            + (f" and {len(damaged) - 3} more" if len(damaged) > 3 else ""),
+            "run download_models again, it fetches damaged files anew",
+        )
     return folder
 
 
 def load(factory: Any, cache: Path, ref: ModelRef, subfolder: str = "", **options: Any) -> Any:
-    """`factory.from_pretrained` of a cached repository: a model, a tokenizer, an image processor or a pipeline."""
-    snapshot(cache, ref)
+    """`factory.from_pretrained` of a cached repository: a model, a tokenizer, an image processor or a pipeline.
+
+    Raises ModelError if the files lack a model's tensor: the libraries put random numbers in its place and go on.
+    """
+    folder = snapshot(cache, ref)
     transformers_logging.disable_progress_bar()  # "loading weights" bars are noise in a container's log
     diffusers_logging.disable_progress_bar()
-    return factory.from_pretrained(
+    if issubclass(factory, DiffusionPipeline):
+        options |= {name: load(part, cache, ref, name, **options) for name, part in _models(folder).items()}
+    is_model = issubclass(factory, (PreTrainedModel, ModelMixin))
+    loaded = factory.from_pretrained(
         ref.repo,
         revision=revision(cache, ref.repo, ref.revision),
         cache_dir=str(cache),
         token=hf_token(),
         local_files_only=True,
         **({"subfolder": subfolder} if subfolder else {}),
+        **({"output_loading_info": True} if is_model else {}),
         **options,
     )
+    return _whole(loaded, ref, subfolder) if is_model else loaded
+
+
+def _models(folder: Path) -> dict[str, Any]:
+    """Name -> class of a pipeline's parts that have weights."""
+    libraries = {"diffusers": diffusers, "transformers": transformers}
+    index = json.loads((folder / "model_index.json").read_text())
+    parts = {name: kind for name, kind in index.items() if isinstance(kind, list) and kind[0] in libraries}
+    classes = {name: getattr(libraries[library], kind) for name, (library, kind) in parts.items()}
+    return {name: kind for name, kind in classes.items() if issubclass(kind, (PreTrainedModel, ModelMixin))}
+
+
+def _whole(loaded: tuple[Any, dict[str, Any]], ref: ModelRef, subfolder: str) -> Any:
+    """The model of what `from_pretrained` returns with loading info."""
+    model, report = loaded
+    if missing := sorted(report["missing_keys"]):
+        place = "/".join(filter(None, (ref.repo, subfolder)))
+        raise ModelError(
+            f"{place} (revision {ref.revision}) lacks {len(missing)} tensors of {type(model).__name__}, "
+            f"first {missing[0]}",
+            "use a revision that belongs to this class, or run doctor: it compares the files with what is published",
+        )
+    return model
 
 
 def load_lora(pipeline: Any, cache: Path, lora: LoraRef, name: str) -> None:
-    """Load a LoRA, from a repository or a file inside the cache, into the pipeline's transformer as adapter `name`."""
+    """Load a LoRA, from a repository or a file inside the cache, into the pipeline's transformer as adapter `name`.
+
+    Raises ModelError if it does not fit the transformer.
+    """
+    file = lora_file(cache, lora)
+    if problems := misfits(file, pipeline.transformer):
+        raise ModelError(
+            f"the LoRA {lora.source} ({file.name}) does not fit {type(pipeline.transformer).__name__}: {problems[0]}",
+            "set models.lora.source to a LoRA for this base model, in the format of diffusers or of kohya",
+        )
+    pipeline.load_lora_weights(
+        str(file.parent), weight_name=file.name, adapter_name=name, cache_dir=str(cache), token=hf_token(),
+        revision=None, use_safetensors=True,
+    )  # fmt: skip
+
+
+def lora_file(cache: Path, lora: LoraRef) -> Path:
+    """The one .safetensors file that is meant. Raises ModelError if there is none, or no way to tell which."""
     file = (cache / lora.source).resolve()
     if file.is_file():
         if not file.is_relative_to(cache.resolve()):
@@ -98,23 +157,18 @@ def load_lora(pipeline: Any, cache: Path, lora: LoraRef, name: str) -> None:
             )
         if file.suffix != ".safetensors":
             raise ModelError(f"models.lora.source is {lora.source!r}", "use a .safetensors file, nothing else is read")
-        pipeline.load_lora_weights(
-            str(file.parent), weight_name=file.name, adapter_name=name, cache_dir=str(cache), token=hf_token(),
-            revision=None, use_safetensors=True,
-        )  # fmt: skip
-        return
-    ref = ModelRef(lora.source, lora.revision)
-    snapshot(cache, ref)
-    pipeline.load_lora_weights(
-        lora.source,
-        weight_name=lora.weight_name or None,
-        adapter_name=name,
-        revision=revision(cache, lora.source, lora.revision),
-        cache_dir=str(cache),
-        token=hf_token(),
-        local_files_only=True,
-        use_safetensors=True,
-    )
+        if is_damaged(file):
+            raise ModelError(f"models.lora.source is {lora.source!r}, a damaged file", "copy it into the cache again")
+        return file
+    folder = snapshot(cache, ModelRef(lora.source, lora.revision))
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.safetensors"))
+    wanted = [name for name in names if lora.weight_name in ("", name)]
+    if len(wanted) != 1:
+        raise ModelError(
+            f"models.lora.weight_name is {lora.weight_name!r}, the repository {lora.source} holds {', '.join(names)}",
+            "name one of them",
+        )
+    return folder / wanted[0]
 
 
 def download(cache: Path, repo: str, asked: str, patterns: list[str] | None = None) -> str:
@@ -127,6 +181,7 @@ def download(cache: Path, repo: str, asked: str, patterns: list[str] | None = No
         )
     try:
         commit = HfApi(token=token).model_info(repo, revision=asked).sha or asked
+        _drop_damaged(cache, repo, asked)
         snapshot_download(repo, revision=commit, cache_dir=str(cache), token=token, allow_patterns=patterns)
     except GatedRepoError as error:
         raise ModelError(f"{repo} is gated and the token has no access", "accept its terms on its page") from error
@@ -145,6 +200,17 @@ def download(cache: Path, repo: str, asked: str, patterns: list[str] | None = No
     return commit
 
 
+def _drop_damaged(cache: Path, repo: str, asked: str) -> None:
+    """Delete damaged files, links and all: a file that exists is never fetched again."""
+    folder = _local_snapshot(cache, repo, asked)
+    if folder is None:
+        return
+    for name in damaged_files(folder):
+        log.warning("%s: %s is damaged and fetched anew", repo, name)
+        (folder / name).resolve().unlink()
+        (folder / name).unlink(missing_ok=True)
+
+
 def record(cache: Path, repo: str, asked: str, commit: str) -> None:
     """Remember which commit stands for the asked revision, so that later runs use the same one."""
     file = cache / RECORD
@@ -161,27 +227,27 @@ def install(cache: Path, repo: str, folder: Path) -> str:
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     hashes = {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
     commit = hashlib.sha1(json.dumps(hashes, sort_keys=True).encode()).hexdigest()
-    home = _home(cache, repo)
-    temporary = home / f".{uuid.uuid4().hex}.tmp"
-    (home / "blobs").mkdir(parents=True, exist_ok=True)
+    place = home(cache, repo)
+    temporary = place / f".{uuid.uuid4().hex}.tmp"
+    (place / "blobs").mkdir(parents=True, exist_ok=True)
     for name, digest in hashes.items():
-        blob = home / "blobs" / digest
+        blob = place / "blobs" / digest
         if not blob.exists():
-            part = home / "blobs" / f"{digest}.{uuid.uuid4().hex}.tmp"
+            part = place / "blobs" / f"{digest}.{uuid.uuid4().hex}.tmp"
             shutil.copyfile(folder / name, part)
             os.replace(part, blob)
         link = temporary / name
         link.parent.mkdir(parents=True, exist_ok=True)
-        final = home / "snapshots" / commit / name
+        final = place / "snapshots" / commit / name
         link.symlink_to(os.path.relpath(blob, final.parent))
-    target = home / "snapshots" / commit
+    target = place / "snapshots" / commit
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.exists():
         shutil.rmtree(temporary)
     else:
         os.replace(temporary, target)
-    (home / "refs").mkdir(exist_ok=True)
-    (home / "refs" / "main").write_text(commit)
+    (place / "refs").mkdir(exist_ok=True)
+    (place / "refs" / "main").write_text(commit)
     record(cache, repo, "main", commit)
     return commit
 
@@ -217,14 +283,15 @@ def _has_content(folder: Path) -> bool:
     return any(folder.glob("*.safetensors")) or any(folder.glob("*.safetensors.index.json"))
 
 
-def _home(cache: Path, repo: str) -> Path:
+def home(cache: Path, repo: str) -> Path:
+    """The repository's folder in the cache. Raises ConfigError for a name that leads elsewhere."""
     for piece in repo.split("/"):
         safe_name(piece, f"the repository {repo!r}")
     return cache / f"models--{repo.replace('/', '--')}"
 
 
 def _local_snapshot(cache: Path, repo: str, asked: str) -> Path | None:
-    _home(cache, repo)
+    home(cache, repo)
     try:
         return Path(
             snapshot_download(

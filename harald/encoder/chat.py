@@ -8,6 +8,9 @@ from PIL import Image
 from torch import Tensor
 from transformers import Qwen2Tokenizer, Qwen2VLImageProcessorPil
 
+from harald.errors import DatasetError
+
+MAX_ASPECT = 200  # smart_resize of the image processor refuses more
 INSTRUCTION = "Describe the person's face, hair, glasses, beard, jewellery and outfit."
 
 
@@ -32,7 +35,10 @@ class Chat:
 
 
 class ChatBuilder:
-    """Builds chats with the model's own tokenizer and image processor (PIL's: the same bytes on every machine)."""
+    """Builds chats with the model's own tokenizer and image processor (PIL's: the same bytes on every machine).
+
+    Raises DatasetError for a picture that is too narrow.
+    """
 
     def __init__(
         self, tokenizer: Qwen2Tokenizer, processor: Qwen2VLImageProcessorPil, queries: list[int], max_pixels: int
@@ -60,6 +66,13 @@ class ChatBuilder:
         return (patches.float() * self.processor.rescale_factor - mean) / std
 
     def _patches(self, pictures: Sequence[Image.Image]) -> tuple[tuple[Grid, ...], list[Tensor]]:
+        for picture in pictures:
+            if max(picture.size) > MAX_ASPECT * min(picture.size):
+                raise DatasetError(
+                    f"a reference is {picture.width} x {picture.height} pixels, its long side may be at most "
+                    f"{MAX_ASPECT} times the short one",
+                    "crop it",
+                )
         read = self.processor(
             images=list(pictures), size=self.size, do_rescale=False, do_normalize=False, return_tensors="pt"
         )

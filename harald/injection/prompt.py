@@ -31,9 +31,13 @@ class Prompt:
 
 
 def parse(prompt: str) -> Prompt:
-    """Raises PromptError if the prompt is empty, has no placeholder or a malformed one."""
+    """Raises PromptError if the prompt is empty, has no placeholder or a malformed one.
+
+    Leading empty lines go: their tokens would melt with the newline that ends the template's head.
+    """
     if not prompt.strip():
         raise PromptError("the prompt is empty", 'write one such as "photo of <person> laughing on a beach"')
+    prompt = re.sub(r"^\s*[\r\n]", "", prompt)
     pieces = _PLACEHOLDER.split(prompt)
     texts, names = tuple(pieces[0::2]), tuple(name or ANY for name in pieces[1::2])
     for text in texts:

@@ -6,6 +6,7 @@ import uuid
 from harald import hub, runs
 from harald.config import DATASETS, HF_TOKEN_VARIABLE, Config, ModelRef
 from harald.errors import HaraldError
+from harald.jobs import model_checks
 from harald.runtime import Runtime
 
 
@@ -14,15 +15,19 @@ class Unhealthy(HaraldError):
 
 
 def run(runtime: Runtime, config: Config, run_name: str) -> dict:
-    """Raises Unhealthy, with everything that is wrong at once, after the report is written."""
+    """Raises Unhealthy, with everything that is missing or wrong at once, after the report is written."""
     checks = []
     for name, check in CHECKS.items():
-        state, detail, advice = check(runtime, config)
+        try:
+            state, detail, advice = check(runtime, config)
+        except HaraldError as error:
+            detail, _, advice = str(error).partition("\n  fix: ")
+            state = "wrong"
         checks.append({"check": name, "state": state, "detail": detail, "advice": advice})
     folder = runs.open_run(runtime, "doctor", run_name, config)
     runs.write_json(folder / "doctor.json", checks)
     runtime.commit()
-    if wrong := [c for c in checks if c["state"] == "missing"]:
+    if wrong := [c for c in checks if c["state"] != "ok"]:
         lines = [f"{c['check']}: {c['detail']}\n      {c['advice']}" for c in wrong]
         raise Unhealthy(
             "not ready:\n    " + "\n    ".join(lines), "follow the advice under each line, then run doctor again"
@@ -52,9 +57,11 @@ def _token(runtime: Runtime, config: Config) -> tuple[str, str, str]:
 
 def _lora(runtime: Runtime, config: Config) -> tuple[str, str, str]:
     lora = config.models.lora
-    if not lora.source or (runtime.hf_cache / lora.source).is_file():
-        return "ok", lora.source or "not configured (models.lora.source)", ""
-    return _in_cache(runtime, ModelRef(lora.source, lora.revision))
+    if lora.source and not (runtime.hf_cache / lora.source).is_file():
+        found = _in_cache(runtime, ModelRef(lora.source, lora.revision))
+        if found[0] != "ok":
+            return found
+    return model_checks.lora(runtime, config)
 
 
 def _in_cache(runtime: Runtime, ref: ModelRef) -> tuple[str, str, str]:
@@ -92,6 +99,9 @@ CHECKS = {
     "token": _token,
     "base model": lambda runtime, config: _in_cache(runtime, config.models.base),
     "encoder": lambda runtime, config: _in_cache(runtime, config.models.encoder),
+    "base model's files": lambda runtime, config: model_checks.files(runtime, config.models.base),
+    "encoder's files": lambda runtime, config: model_checks.files(runtime, config.models.encoder),
+    "tokens": model_checks.tokens,
     "LoRA": _lora,
     "dataset": _datasets,
     "accelerator": _accelerator,

@@ -34,3 +34,8 @@ def test_every_placeholder_needs_a_file_and_every_file_a_placeholder():
     with pytest.raises(PromptError, match=r"does not mention \['ben'\]"):
         check_names(parse("<person:anna> laughing"), {"anna", "ben"})
     check_names(parse("<person:anna> and <person:anna>"), {"anna"})
+
+
+def test_leading_empty_lines_are_dropped_and_leading_spaces_stay():
+    assert parse("\n \r\n  photo of <person>").texts[0] == "  photo of "
+    assert parse(" <person>\nlaughing").texts == (" ", "\nlaughing")
