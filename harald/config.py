@@ -4,7 +4,7 @@ Imports the standard library and modal only.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar, Literal
 
@@ -33,6 +33,10 @@ PINS = {
     "scipy": "1.17.1",
     "trackio": "0.43.0",
     "psutil": "7.2.2",
+    "gradio": "6.31.0",
+    "fastapi": "0.165.0",
+    "uvicorn": "0.54.0",
+    "python-multipart": "0.0.34",
 }
 TEST_PINS = {"pytest": "9.2.0", "pytest-timeout": "2.4.0", "pytest-xdist": "3.8.0", "jaxtyping": "0.3.11"}
 
@@ -77,6 +81,9 @@ if (ROOT / "tests").is_dir():
 
 app = modal.App(APP_NAME, image=image, volumes=VOLUMES, secrets=[HF_SECRET], include_source=False)
 
+# The page is an app of its own, so that running a job opens no address: modal deploy -m harald.modal_runner::page_app
+page_app = modal.App(f"{APP_NAME}-page", image=image, volumes=VOLUMES, secrets=[HF_SECRET], include_source=False)
+
 # What each kind of job asks of Modal. Only `train` resumes, so only `train` is retried; a preemption uses up no retry.
 CPU_JOB: dict[str, Any] = {"cpu": 2.0, "memory": 4096, "timeout": HOUR}
 SCAN_JOB: dict[str, Any] = {"cpu": 4.0, "memory": 8192, "timeout": 6 * HOUR}
@@ -90,6 +97,9 @@ TRAIN_JOB: dict[str, Any] = {
     "retries": modal.Retries(max_retries=4, initial_delay=10.0),
     "single_use_containers": True,
 }
+# One container: visitors stand in one line, and the line is in its memory.
+PAGE_JOB: dict[str, Any] = {**INFER_JOB, "timeout": HOUR, "max_containers": 1, "scaledown_window": 300}
+PAGE_REQUESTS = 200  # at the same time; most are the parts of the page itself, `serve.places` bounds the others
 PRETRAIN_JOB: dict[str, Any] = {**TRAIN_JOB, "cpu": 16.0}  # the pictures are rendered beside the GPU
 
 # USD a second, list price (modal.com/pricing, as of 2026-07-01), without multipliers for regions. Change it here.
@@ -168,11 +178,19 @@ class Encoder(Strict):
     connector_width: int = 1024
     lora_rank: int = 64
     lora_alpha: int = 64
-    train_vision: bool = False
+    vision: Literal["frozen", "lora", "full"] = "frozen"  # how the vision tower is trained
 
     @property
     def tokens(self) -> int:
         return sum(size for _, size in self.groups)
+
+
+@dataclass(frozen=True)
+class Prepare(Strict):
+    """How the latent cache is made; none of its bytes depends on `containers`."""
+
+    pictures_per_shard: int = 512  # 64 MiB at 512 pixels in bfloat16
+    containers: int = 8  # at most, each with a GPU
 
 
 Point = Literal["output", "input"]
@@ -185,8 +203,26 @@ class Injection(Strict):
 
 
 @dataclass(frozen=True)
+class Phase(Strict):
+    """A part of a training. What is not None stands in the place of Train's field of that name while it lasts."""
+
+    name: str
+    steps: int  # the last phase lasts as long as the training
+    learning_rate: float | None = None
+    max_references: int | None = None
+    cross_domain_share: float | None = None
+    state_free_share: float | None = None
+    drop_text: float | None = None
+    drop_group: float | None = None
+    flow_weight: float | None = None
+    teacher_weight: float | None = None
+    contrast_weight: float | None = None
+
+
+@dataclass(frozen=True)
 class Train(Strict):
     steps: int = 20_000
+    phases: tuple[Phase, ...] = ()
     states_per_batch: int = 8
     targets_per_state: int = 4
     max_references: int = 4
@@ -196,6 +232,8 @@ class Train(Strict):
     drop_group: float = 0.1  # each group of slots is left out
     drop_references: float = 0.0  # no tokens: no gradient while the base is frozen, see docs/log.md
     uniform_timesteps: float = 0.5  # share of uniform draws, the rest is logit-normal; both are then shifted
+    flow_weight: float = 1.0  # of the difference to the picture's own velocity
+    teacher_weight: float = 0.0  # of the difference to the velocity that the base predicts from the full description
     contrast_weight: float = 0.0
     contrast_temperature: float = 0.1
     learning_rate: float = 1e-4
@@ -208,6 +246,15 @@ class Train(Strict):
     sample_every: int = 1000
     workers: int = 4
     latents: str = ""  # run name of prepare; empty: the VAE encodes the targets while training
+
+    def at(self, step: int) -> "Train":
+        """What holds at a step: a pure function of it."""
+        for phase in self.phases:
+            step -= phase.steps
+            if step < 0 or phase is self.phases[-1]:
+                changes = {field.name: getattr(phase, field.name) for field in fields(phase)[2:]}
+                return replace(self, **{name: value for name, value in changes.items() if value is not None})
+        return self
 
 
 @dataclass(frozen=True)
@@ -232,6 +279,19 @@ class Generate(Strict):
 class Evaluate(Strict):
     states: int = 32
     timesteps: tuple[float, ...] = (0.1, 0.3, 0.5, 0.7, 0.9)
+
+
+@dataclass(frozen=True)
+class Serve(Strict):
+    """Limits of the page."""
+
+    places: int = 16  # visitors that are served, wait or upload at the same time; the next one is told "busy"
+    pictures: int = 8  # that one person file is made from
+    picture_bytes: int = 20_000_000
+    request_bytes: int = 60_000_000
+    picture_pixels: int = 50_000_000  # more are not decoded
+    prompt_characters: int = 2000
+    upload_seconds: int = 60  # that sending one request may take
 
 
 @dataclass(frozen=True)
@@ -276,10 +336,12 @@ class Config(Strict):
     data: Data = Data()
     encoder: Encoder = Encoder()
     injection: Injection = Injection()
+    prepare: Prepare = Prepare()
     train: Train = Train()
     poc: Poc = Poc()
     generate: Generate = Generate()
     evaluate: Evaluate = Evaluate()
+    serve: Serve = Serve()
     pretrain: Pretrain | None = None
 
 
@@ -305,11 +367,11 @@ def mini() -> Config:
             groups=(("face", 4), ("hair", 4), ("worn", 4), ("outfit", 4)),
             max_pixels=128 * 128,
             mix_layers=4,
-            connector_layers=2,
-            connector_width=256,
+            connector_layers=1,
+            connector_width=192,
             lora_rank=16,
             lora_alpha=16,
-            train_vision=True,
+            vision="lora",
         ),
         train=Train(
             steps=200,
@@ -365,8 +427,9 @@ def tiny() -> Config:
             connector_width=64,
             lora_rank=4,
             lora_alpha=4,
-            train_vision=True,
+            vision="full",
         ),
+        prepare=Prepare(pictures_per_shard=8, containers=2),
         train=Train(
             steps=40,
             states_per_batch=2,
@@ -390,3 +453,7 @@ def tiny() -> Config:
 
 PRESETS: dict[str, Callable[[], Config]] = {"full": full, "mini": mini, "tiny": tiny}
 Preset = Literal["full", "mini", "tiny"]
+
+# What the page on Modal shows. An empty training run: persons come from person files, and there is text alone.
+PAGE_PRESET: Preset = "full"
+PAGE_TRAIN_RUN = ""

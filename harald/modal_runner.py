@@ -16,11 +16,12 @@ from typing import Any
 import modal
 
 from harald import config
-from harald.config import Preset, app
+from harald.config import Preset, app, page_app
 from harald.runtime import Machine, Pace, Runtime
 
 JOBS: dict[str, Callable[..., Any]] = {}  # the plain functions, for cli.py; a modal.Function cannot be called
 OPTIONS: dict[str, dict[str, Any]] = {}  # what each of them asks of Modal
+HERE_ONLY = {"serve"}  # has no Modal function; `page` is its counterpart
 PACE = Pace(poll=5.0, beat=20.0, settle=3.0)
 
 
@@ -33,8 +34,8 @@ def as_disk_errors() -> Iterator[None]:
         raise OSError(errno.EIO, f"volume: {error}") from error
 
 
-def remote_runtime(name: str) -> Runtime:
-    """The mounted volumes; commit makes written files visible to other containers."""
+def remote_runtime(options: dict[str, Any]) -> Runtime:
+    """The mounted volumes; commit makes written files visible to other containers. options: asked of Modal."""
 
     def commit() -> None:
         with as_disk_errors():
@@ -53,7 +54,6 @@ def remote_runtime(name: str) -> Runtime:
         except FileNotFoundError:
             return None
 
-    options = OPTIONS[name]
     return Runtime(
         root=Path(config.MNT),
         datasets={number: Path(config.MNT_DATASET, str(number)) for number in config.DATASETS},
@@ -91,7 +91,7 @@ def run(name: str, **flags: Any) -> dict:
     """Hand the flags to the job's code, here or in the container."""
     from harald.jobs import run_job
 
-    return run_job(name, Runtime.local() if modal.is_local() else remote_runtime(name), **flags)
+    return run_job(name, Runtime.local() if modal.is_local() else remote_runtime(OPTIONS[name]), **flags)
 
 
 @job(**config.SCAN_JOB)
@@ -131,7 +131,7 @@ def check_dataset(preset: Preset = "full", run_name: str = "", seed: int = 0, ov
     return run("check_dataset", preset=preset, run_name=run_name, seed=seed, overrides=overrides)
 
 
-@job(**config.INFER_JOB)
+@job(**config.SCAN_JOB)
 def prepare(preset: Preset = "full", run_name: str = "", seed: int = 0, overrides: str = "{}") -> dict:
     """Encode every picture once and keep its latents."""
     return run("prepare", preset=preset, run_name=run_name, seed=seed, overrides=overrides)
@@ -191,10 +191,40 @@ def generate(
     person: str = "",
     domain: str = "photo",
     count: int = 1,
+    seeds: str = "",
+    strength: float = 1.0,
+    keep: str = "",
+    drop: str = "",
 ) -> dict:
-    """Person file(s) + prompt -> pictures. --person FILE, or name=FILE,name=FILE for <person:name>."""
-    return run("generate", preset=preset, run_name=run_name, seed=seed, overrides=overrides,
-               prompt=prompt, person=person, domain=domain, count=count)  # fmt: skip
+    """Person file(s) + prompt(s) -> pictures.
+
+    --prompt: a text, or a JSON list of texts; --domain: photo or photo,comic; --seeds: 3,7 in place of --count.
+    --person: FILE for <person>, name=FILE,name=FILE for <person:name>; FILE+FILE or FILE*0.7+FILE*0.3 mixes files.
+    --drop: groups to leave out (face, hair, worn, outfit): hair,worn for every person, anna=hair+worn for one;
+    --keep: the groups to use, in the same form. --strength: 0 is without the person, 1 as predicted, above 1 stronger.
+    """
+    return run("generate", preset=preset, run_name=run_name, seed=seed, overrides=overrides, prompt=prompt,
+               person=person, domain=domain, count=count, seeds=seeds, strength=strength, keep=keep,
+               drop=drop)  # fmt: skip
+
+
+def serve(
+    preset: Preset = "full",
+    run_name: str = "",
+    seed: int = 0,
+    overrides: str = "{}",
+    train_run: str = "",
+    host: str = "127.0.0.1",
+    port: int = 7860,
+    token: str = "",
+    auth: bool = True,
+) -> dict:
+    """The page on this machine: pictures of a person in, pictures of that person out. On Modal it is `page`."""
+    return run("serve", preset=preset, run_name=run_name, seed=seed, overrides=overrides,
+               train_run=train_run, host=host, port=port, token=token, auth=auth)  # fmt: skip
+
+
+JOBS["serve"] = serve
 
 
 @job(**config.INFER_JOB)
@@ -247,7 +277,7 @@ def measure_mini(
     faces_in_place: int = -1,
     into: str = "",
 ) -> dict:
-    """Measure every bar of the small world. --only: some of judge,vae,base,faces,speed; the run keeps the others."""
+    """Measure every bar of the small world. --only: some of judge,vae,base,faces,speed,face_model."""
     return run("measure_mini", preset=preset, run_name=run_name, seed=seed, overrides=overrides,
                weights=weights, only=only, states=states, pictures=pictures,
                faces_in_place=faces_in_place, into=into)  # fmt: skip
@@ -271,10 +301,21 @@ def tests(preset: Preset = "mini", run_name: str = "", seed: int = 0, overrides:
     return run("tests", preset=preset, run_name=run_name, seed=seed, overrides=overrides, select=select)
 
 
+@page_app.function(**config.PAGE_JOB)
+@modal.concurrent(max_inputs=config.PAGE_REQUESTS)
+@modal.asgi_app(requires_proxy_auth=True)
+def page() -> Any:
+    """The page, behind Modal's proxy and its tokens: modal deploy -m harald.modal_runner::page_app."""
+    from harald.jobs import concise_errors, serve
+
+    with concise_errors():
+        return serve.hosted(remote_runtime(config.PAGE_JOB), config.PAGE_PRESET, config.PAGE_TRAIN_RUN)
+
+
 @app.function(**config.INFER_JOB)
 def part(name: str, *item: Any) -> Any:
     """One item of a fan-out (see Runtime.fan_out); not a job of its own."""
     from harald import jobs
 
     with jobs.concise_errors():
-        return jobs.run_part(name, remote_runtime("prepare"), item)
+        return jobs.run_part(name, remote_runtime(config.INFER_JOB), item)

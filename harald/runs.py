@@ -107,7 +107,7 @@ def fingerprint() -> dict[str, Any]:
     """What the bytes of a result depend on besides its config: versions, GPU, platform."""
     import torch
 
-    versions = {name: importlib.metadata.version(name) for name in PINS}
+    versions = {name: _version(name) for name in PINS}
     versions["harald"] = __version__  # in a container harald is source without package metadata
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {
@@ -117,6 +117,14 @@ def fingerprint() -> dict[str, Any]:
         "machine": platform.machine(),
         "threads": None if gpu else torch.get_num_threads(),
     }
+
+
+def _version(name: str) -> str | None:
+    """None for a package that is not there: a machine that trains needs none of the page's."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def write_bytes(path: Path, data: bytes) -> None:

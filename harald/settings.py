@@ -7,13 +7,16 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from harald.config import PRESETS, Config
+from harald.config import PRESETS, Config, Train
 from harald.errors import ConfigError, did_you_mean
 
 _ADAPTER = TypeAdapter(Config)
 
 # What may change between two starts of one training run without changing any of its bytes up to a given step.
-_OPERATIONAL = {"train": ("steps", "checkpoint_every", "keep_checkpoints", "sample_every", "workers")}
+_OPERATIONAL = {
+    "train": ("steps", "checkpoint_every", "keep_checkpoints", "sample_every", "workers"),
+    "prepare": ("pictures_per_shard", "containers"),
+}
 
 
 def resolve(preset: str, seed: int = 0, overrides: str = "{}") -> Config:
@@ -60,6 +63,7 @@ def config_hash(config: Config) -> str:
 def identity_hash(config: Config) -> str:
     """Like config_hash, without the fields that a run may change when it goes on (its length, its housekeeping)."""
     tree: dict[str, Any] = dataclasses.asdict(config)
+    tree.pop("serve")  # the page changes no training
     for section, names in _OPERATIONAL.items():
         for name in names:
             tree[section].pop(name)
@@ -73,10 +77,11 @@ def check(config: Config) -> None:
         "encoder.mix_layers": encoder.mix_layers,
         "encoder.max_pixels": encoder.max_pixels,
         "encoder.lora_rank": encoder.lora_rank,
+        "prepare.pictures_per_shard": config.prepare.pictures_per_shard,
+        "prepare.containers": config.prepare.containers,
         "train.steps": train.steps,
         "train.states_per_batch": train.states_per_batch,
         "train.targets_per_state": train.targets_per_state,
-        "train.max_references": train.max_references,
         "train.checkpoint_every": train.checkpoint_every,
         "train.keep_checkpoints": train.keep_checkpoints,
         "train.sample_every": train.sample_every,
@@ -86,31 +91,18 @@ def check(config: Config) -> None:
         "generate.steps": config.generate.steps,
         "evaluate.states": config.evaluate.states,
         "evaluate.timesteps": len(config.evaluate.timesteps),
+        **{f"serve.{name}": value for name, value in dataclasses.asdict(config.serve).items()},
         "encoder.groups": len(encoder.groups),
         **{f"encoder.groups ({name})": size for name, size in encoder.groups},
     }
     for name, value in at_least_one.items():
         if value < 1:
             raise ConfigError(f"{name} is {value}", "use 1 or more")
-    shares = {
-        f"train.{n}": getattr(train, n)
-        for n in (
-            "cross_domain_share",
-            "state_free_share",
-            "drop_text",
-            "drop_group",
-            "drop_references",
-            "uniform_timesteps",
-        )
-    }
-    for name, value in {**shares, "data.validation_share": data.validation_share}.items():
-        if not 0.0 <= value <= 1.0:
-            raise ConfigError(f"{name} is {value}", "use a share from 0 to 1")
+    _check_share("data.validation_share", data.validation_share)
     for name, value in {"data.image_size": data.image_size, "generate.size": config.generate.size}.items():
         if value < 16 or value % 16:
             raise ConfigError(f"{name} is {value}", "use a multiple of 16 (8 by the VAE, 2 by the patches)")
     for name, value in {
-        "train.learning_rate": train.learning_rate,
         "poc.learning_rate": config.poc.learning_rate,
         "train.clip_norm": train.clip_norm,
         "train.contrast_temperature": train.contrast_temperature,
@@ -124,6 +116,32 @@ def check(config: Config) -> None:
         raise ConfigError(f"data.min_views is {data.min_views}", "use 2 or more: one view to look at, one to draw")
     if not config.injection.class_word.strip():
         raise ConfigError("injection.class_word is empty", "use a word such as 'person'")
+    _check_train(train, "train")
+    start = 0
+    for number, phase in enumerate(train.phases):
+        if phase.steps < 1:
+            raise ConfigError(f"train.phases.{number}.steps is {phase.steps}", "use 1 or more")
+        _check_train(train.at(start), f"train, phase {phase.name!r},")
+        start += phase.steps
+
+
+def _check_train(train: Train, where: str) -> None:
+    """What may differ from phase to phase."""
+    for name in ("cross_domain_share", "state_free_share", "drop_text", "drop_group", "drop_references"):
+        _check_share(f"{where}.{name}", getattr(train, name))
+    _check_share(f"{where}.uniform_timesteps", train.uniform_timesteps)
+    if train.max_references < 1:
+        raise ConfigError(f"{where}.max_references is {train.max_references}", "use 1 or more")
+    if not train.learning_rate > 0:
+        raise ConfigError(f"{where}.learning_rate is {train.learning_rate}", "use a number above 0")
+    weights = {name: getattr(train, name) for name in ("flow_weight", "teacher_weight", "contrast_weight")}
+    if min(weights.values()) < 0 or not train.flow_weight + train.teacher_weight:
+        raise ConfigError(f"{where} has the weights {weights}", "use 0 or more, and flow or teacher above 0")
+
+
+def _check_share(name: str, value: float) -> None:
+    if not 0.0 <= value <= 1.0:
+        raise ConfigError(f"{name} is {value}", "use a share from 0 to 1")
 
 
 def _merge(tree: dict[str, Any], changes: dict[str, Any], path: str) -> None:

@@ -1,6 +1,7 @@
 """Presets, overrides, hashes and run folders; and that a machine with nothing but modal can start a job."""
 
 import itertools
+import json
 import os
 import re
 import subprocess
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from harald.config import PINS, PRESETS, TEST_PINS, full, mini
+from harald.config import PINS, PRESETS, TEST_PINS, Phase, full, mini, tiny
 from harald.errors import ConfigError
 from harald.runs import find_run, load_config, open_run, safe_name
 from harald.settings import config_hash, from_json, identity_hash, resolve, to_json
@@ -236,3 +237,26 @@ def test_earlier_run_is_found_by_name_and_an_unknown_name_lists_the_known(runtim
         find_run(runtime, "train", "two")
     with pytest.raises(ConfigError, match="there is no run of prepare"):
         find_run(runtime, "prepare", "")
+
+
+def test_phase_replaces_fields_while_it_lasts_and_the_last_one_lasts():
+    phases = (Phase("first", 2, teacher_weight=1.0), Phase("second", 3, state_free_share=0.5, learning_rate=1e-5))
+    train = replace(tiny().train, phases=phases)
+    assert [train.at(step).teacher_weight for step in range(4)] == [1.0, 1.0, 0.0, 0.0]
+    assert [train.at(step).state_free_share for step in (1, 2, 100)] == [train.state_free_share, 0.5, 0.5]
+    assert tiny().train.at(7) == tiny().train
+
+
+def test_phases_are_checked_one_by_one():
+    def phases(**field):
+        return json.dumps({"train.phases": [{"name": "warm-up", "steps": 5}, {"name": "rest", "steps": 5, **field}]})
+
+    assert resolve("tiny", 0, phases(teacher_weight=0.5)).train.at(5).teacher_weight == 0.5
+    for field, said in (
+        ({"state_free_share": 2.0}, "phase 'rest',.state_free_share is 2.0"),
+        ({"flow_weight": 0.0}, "flow or teacher above 0"),
+        ({"teacher": 1.0}, "teacher"),
+        ({"steps": 0}, "train.phases.1.steps is 0"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            resolve("tiny", 0, phases(**field))

@@ -1,6 +1,6 @@
 """The frozen base models behind one small Protocol."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
@@ -15,18 +15,15 @@ class BaseModel(Protocol):
     width: int  # d
     dtype: torch.dtype
     reserved_ids: list[int]  # vocabulary rows that no text uses
+    tokenize: Callable[[str], list[int]]  # token ids of a piece of text, without the template; can travel to workers
 
     @property
     def device(self) -> torch.device:
         """Where the model lies."""
         ...
 
-    def tokenize(self, text: str) -> list[int]:
-        """Token ids of a piece of text, without the template."""
-        ...
-
-    def word_embeddings(self, ids: Sequence[int]) -> Tensor:
-        """[n, d] rows of the text encoder's input embedding."""
+    def word_embeddings(self, ids: Tensor) -> Tensor:
+        """[..., d] rows of the text encoder's input embedding."""
         ...
 
     def text_states(self, embeddings: Tensor) -> Tensor:
@@ -41,14 +38,30 @@ class BaseModel(Protocol):
         """(s, c) of a side x side picture, and the time shift mu that the model's schedule uses for it."""
         ...
 
-    def velocity(self, latents: Tensor, t: Tensor, states: Tensor, side: int) -> Tensor:
-        """Predicted d latents / d t, [b, s, c], of side x side pictures at t [b] (1 is noise); states: [b, t, d]."""
+    def velocity(self, latents: Tensor, t: Tensor, states: Tensor, side: int, mask: Tensor | None = None) -> Tensor:
+        """Predicted d latents / d t, [b, s, c], of side x side pictures at t [b] (1 is noise); states: [b, t, d].
+
+        mask: [b, t], False for states that are not to be read; None: all are.
+        """
         ...
 
     def draw(
-        self, states: Tensor, negative: Tensor, seeds: Sequence[int], size: int, steps: int, guidance: float
+        self,
+        states: Tensor,
+        negative: Tensor,
+        seeds: Sequence[int],
+        size: int,
+        steps: int,
+        guidance: float,
+        text: Tensor | None = None,
+        strength: float = 1.0,
+        on_step: Callable[[], None] | None = None,
     ) -> list[Image.Image]:
-        """Pictures from prompt states [t, d], one for each seed."""
+        """Pictures from prompt states [t, d], one for each seed.
+
+        text: the states of the same prompt without its persons, for a strength other than 1 (see strength.py).
+        on_step: called after every step of every picture; what it raises ends the drawing.
+        """
         ...
 
     def use_domain(self, domain: str) -> None:

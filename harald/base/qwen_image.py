@@ -1,7 +1,9 @@
 """Qwen-Image: 20B MMDiT, Qwen2.5-VL text encoder, 3-D VAE. Everything is diffusers' own; frozen, in evaluation mode."""
 
+import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +12,13 @@ from diffusers import QwenImagePipeline
 from diffusers.pipelines.qwenimage.pipeline_qwenimage import calculate_shift
 from PIL import Image
 from torch import Tensor
+from transformers import Qwen2Tokenizer
 
 from harald import hub
 from harald.base import BaseModel
 from harald.base.prompt_template import TEMPLATE_HEAD
+from harald.base.strength import strengthened
+from harald.base.vae import encode_images
 from harald.config import LoraRef, ModelRef
 from harald.errors import ModelError, PromptError
 
@@ -24,6 +29,16 @@ TRAINED_STATES = 512  # what the published model was trained on
 LORA = "style"
 
 
+@dataclass(frozen=True)
+class Tokenize:
+    """See BaseModel.tokenize."""
+
+    tokenizer: Qwen2Tokenizer
+
+    def __call__(self, text: str) -> list[int]:
+        return self.tokenizer(text, add_special_tokens=False).input_ids
+
+
 class QwenImage(BaseModel):
     """See harald.base.BaseModel. `pipeline`: the stock one, whose pictures ours must equal where no person is used."""
 
@@ -32,12 +47,12 @@ class QwenImage(BaseModel):
         pipeline.set_progress_bar_config(disable=True)
         for part in (pipeline.transformer, pipeline.text_encoder, pipeline.vae):
             part.requires_grad_(False).eval()
-        self.transformer, self.vae, self.tokenizer = pipeline.transformer, pipeline.vae, pipeline.tokenizer
+        self.transformer, self.vae, self.tokenize = pipeline.transformer, pipeline.vae, Tokenize(pipeline.tokenizer)
         self.text_model = pipeline.text_encoder.model
         self.dtype = self.transformer.dtype
         self.width = self.transformer.config.joint_attention_dim
         rows = self.text_model.get_input_embeddings().num_embeddings
-        self.reserved_ids = list(range(len(self.tokenizer), rows))
+        self.reserved_ids = list(range(len(pipeline.tokenizer), rows))
         self.head = len(self.tokenize(TEMPLATE_HEAD))
         if self.head != pipeline.prompt_template_encode_start_idx:
             raise ModelError(
@@ -69,11 +84,8 @@ class QwenImage(BaseModel):
             self.pipeline.disable_lora()
 
     # ------------------------------------------------------------ text
-    def tokenize(self, text: str) -> list[int]:
-        return self.tokenizer(text, add_special_tokens=False).input_ids
-
-    def word_embeddings(self, ids: Sequence[int]) -> Tensor:
-        return self.text_model.get_input_embeddings()(torch.tensor(list(ids), device=self.device))
+    def word_embeddings(self, ids: Tensor) -> Tensor:
+        return self.text_model.get_input_embeddings()(ids.to(self.device))
 
     def text_states(self, embeddings: Tensor) -> Tensor:
         length = embeddings.shape[1] - self.head
@@ -87,10 +99,7 @@ class QwenImage(BaseModel):
 
     # ------------------------------------------------------------ pictures
     def encode_images(self, pixels: Tensor) -> Tensor:
-        moments = self.vae.encode(pixels.to(self.device, self.vae.dtype)[:, :, None])  # the VAE is 3-D: one frame
-        latents = (moments.latent_dist.mode() - self._channel("latents_mean")) / self._channel("latents_std")
-        b, c, _, h, w = latents.shape
-        return self.pipeline._pack_latents(latents[:, :, 0], b, c, h, w)
+        return encode_images(self.vae, pixels)
 
     def latent_shape(self, side: int) -> tuple[tuple[int, int], float]:
         """(s, c) of a side x side picture's packed latents, and the scheduler's time shift mu for that length."""
@@ -101,39 +110,49 @@ class QwenImage(BaseModel):
         )
         return (tokens, self.transformer.config.in_channels), mu
 
-    def velocity(self, latents: Tensor, t: Tensor, states: Tensor, side: int) -> Tensor:
+    def velocity(self, latents: Tensor, t: Tensor, states: Tensor, side: int, mask: Tensor | None = None) -> Tensor:
         grid = side // self.pipeline.vae_scale_factor // 2
         return self.transformer(
             hidden_states=latents.to(self.dtype),
             timestep=t.to(self.device, self.dtype),
             encoder_hidden_states=states.to(self.dtype),
-            encoder_hidden_states_mask=None,
+            encoder_hidden_states_mask=None if mask is None else mask.to(self.device),
             img_shapes=[[(1, grid, grid)]] * len(latents),
             return_dict=False,
         )[0]
 
     @torch.no_grad()
     def draw(
-        self, states: Tensor, negative: Tensor, seeds: Sequence[int], size: int, steps: int, guidance: float
+        self,
+        states: Tensor,
+        negative: Tensor,
+        seeds: Sequence[int],
+        size: int,
+        steps: int,
+        guidance: float,
+        text: Tensor | None = None,
+        strength: float = 1.0,
+        on_step: Callable[[], None] | None = None,
     ) -> list[Image.Image]:
         check_length(len(states))
+        strong = contextlib.nullcontext()
+        if text is not None and strength != 1:
+            strong = strengthened(self.transformer, states.to(self.dtype), text.to(self.dtype), strength)
         pictures = []
-        for seed in seeds:  # one at a time: a picture does not depend on its neighbours
-            pictures += self.pipeline(
-                **_prompt("", states, self.dtype),
-                **(_prompt("negative_", negative, self.dtype) if guidance > 1 else {}),
-                true_cfg_scale=guidance,
-                height=size,
-                width=size,
-                num_inference_steps=steps,
-                generator=torch.Generator("cpu").manual_seed(seed),
-                max_sequence_length=MAX_STATES,
-            ).images
+        with strong:
+            for seed in seeds:  # one at a time: a picture does not depend on its neighbours
+                pictures += self.pipeline(
+                    **_prompt("", states, self.dtype),
+                    **(_prompt("negative_", negative, self.dtype) if guidance > 1 else {}),
+                    true_cfg_scale=guidance,
+                    height=size,
+                    width=size,
+                    num_inference_steps=steps,
+                    generator=torch.Generator("cpu").manual_seed(seed),
+                    max_sequence_length=MAX_STATES,
+                    callback_on_step_end=_callback(on_step) if on_step else None,
+                ).images
         return pictures
-
-    def _channel(self, name: str) -> Tensor:
-        values = torch.tensor(self.vae.config[name], device=self.device, dtype=self.vae.dtype)
-        return values.view(1, -1, 1, 1, 1)
 
 
 def check_length(states: int) -> None:
@@ -147,6 +166,16 @@ def check_length(states: int) -> None:
         log.warning(
             "prompt and person tokens together are %d tokens; Qwen-Image was trained on %d", states, TRAINED_STATES
         )
+
+
+def _callback(on_step: Callable[[], None]) -> Callable[..., dict[str, Tensor]]:
+    """In the form that the pipeline calls; what it returns replaces the pipeline's tensors."""
+
+    def after_step(pipeline: Any, step: int, timestep: Tensor, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        on_step()
+        return tensors
+
+    return after_step
 
 
 def _prompt(prefix: str, states: Tensor, dtype: torch.dtype) -> dict[str, Tensor]:

@@ -1,5 +1,6 @@
 """Picture files -> RGB pictures and tensors."""
 
+import io
 import struct
 import zlib
 from pathlib import Path
@@ -12,17 +13,20 @@ from torch import Tensor
 from harald.errors import DatasetError
 
 
-def load_picture(path: Path) -> Image.Image:
-    """RGB, upright (EXIF), transparent parts on white. Raises DatasetError that names the file."""
+def load_picture(path: Path, content: bytes | None = None) -> Image.Image:
+    """RGB, upright (EXIF), transparent parts on white. Raises DatasetError that names the file.
+
+    content: the file's bytes, if they have been read already.
+    """
     try:
-        with Image.open(path) as image:
+        with Image.open(path if content is None else io.BytesIO(content)) as image:
             limit = Image.MAX_IMAGE_PIXELS
             if limit and image.width * image.height > limit:
                 raise DatasetError(
                     f"{path} has {image.width} x {image.height} pixels", f"scale it to at most {limit} in all"
                 )
             image.load()
-            return _on_white(ImageOps.exif_transpose(image))
+            return on_white(ImageOps.exif_transpose(image))
     except Image.DecompressionBombError as error:
         raise DatasetError(f"{path} is too large: {error}", "scale it down") from error
     except UnidentifiedImageError as error:
@@ -38,7 +42,8 @@ def load_picture(path: Path) -> Image.Image:
         ) from error
 
 
-def _on_white(image: Image.Image) -> Image.Image:
+def on_white(image: Image.Image) -> Image.Image:
+    """RGB of any mode; transparent parts become white."""
     if image.mode.startswith("I"):  # 16 bits a channel; PIL would clip it to white
         image = Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8))
     if image.has_transparency_data:

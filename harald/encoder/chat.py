@@ -11,19 +11,24 @@ from transformers import Qwen2Tokenizer, Qwen2VLImageProcessorPil
 INSTRUCTION = "Describe the person's face, hair, glasses, beard, jewellery and outfit."
 
 
+Grid = tuple[int, int, int]  # t, h, w of a picture, in patches
+
+
 @dataclass(frozen=True)
 class Chat:
-    """Samples of one layout (the same number and sizes of pictures): nothing is padded.
+    """b samples of one layout (the same number and sizes of pictures): nothing is padded.
 
-    ids: [b, l]; kinds: [b, l], 1 where a picture's token stands; patches: [b * patches, c];
-    grids: [b * n, 3] (t, h, w in patches).
-    The last K positions are the query slots.
+    ids: [l], the same for all; the last K are the query slots. kinds: [l], 1 where a picture's token stands.
+    grids: of the layout's pictures. patches: for each of them uint8 [b, t * h * w, c], values of the pixels.
     """
 
     ids: Tensor
     kinds: Tensor
-    patches: Tensor
-    grids: Tensor
+    grids: tuple[Grid, ...]
+    patches: tuple[Tensor, ...]
+
+    def __len__(self) -> int:
+        return len(self.patches[0])
 
 
 class ChatBuilder:
@@ -39,23 +44,39 @@ class ChatBuilder:
 
     def build(self, samples: Sequence[Sequence[Image.Image]]) -> list[tuple[list[int], Chat]]:
         """Samples -> one chat per layout, each with the indices of its samples, in order of first appearance."""
-        processed = [self.processor(images=list(pictures), size=self.size, return_tensors="pt") for pictures in samples]
-        layouts: dict[tuple, list[int]] = {}
-        for index, item in enumerate(processed):
-            layouts.setdefault(tuple(map(tuple, item["image_grid_thw"].tolist())), []).append(index)
-        return [(members, self._chat(layout, [processed[i] for i in members])) for layout, members in layouts.items()]
+        read = [self._patches(pictures) for pictures in samples]
+        layouts: dict[tuple[Grid, ...], list[int]] = {}
+        for index, (grids, _) in enumerate(read):
+            layouts.setdefault(grids, []).append(index)
+        return [(members, self._chat(grids, [read[i][1] for i in members])) for grids, members in layouts.items()]
 
-    def _chat(self, layout: tuple, items: list) -> Chat:
+    def normalized(self, patches: Tensor) -> Tensor:
+        """What the image processor makes of pixel values, float32, on whatever device the patches are."""
+        colours = patches.shape[-1] // 3  # values of one colour follow each other
+        mean, std = (
+            torch.tensor(values, device=patches.device).repeat_interleave(colours)
+            for values in (self.processor.image_mean, self.processor.image_std)
+        )
+        return (patches.float() * self.processor.rescale_factor - mean) / std
+
+    def _patches(self, pictures: Sequence[Image.Image]) -> tuple[tuple[Grid, ...], list[Tensor]]:
+        read = self.processor(
+            images=list(pictures), size=self.size, do_rescale=False, do_normalize=False, return_tensors="pt"
+        )
+        grids = tuple((int(t), int(h), int(w)) for t, h, w in read["image_grid_thw"])
+        values = read["pixel_values"].to(torch.uint8)
+        return grids, list(values.split([t * h * w for t, h, w in grids]))
+
+    def _chat(self, grids: tuple[Grid, ...], samples: list[list[Tensor]]) -> Chat:
         merged = self.processor.merge_size**2
         pictures = "".join(
-            f"<|vision_start|>{'<|image_pad|>' * (t * h * w // merged)}<|vision_end|>" for t, h, w in layout
+            f"<|vision_start|>{'<|image_pad|>' * (t * h * w // merged)}<|vision_end|>" for t, h, w in grids
         )
         text = f"<|im_start|>user\n{pictures}{INSTRUCTION}<|im_end|>\n<|im_start|>assistant\n"
         ids = torch.tensor(self.tokenizer(text, add_special_tokens=False).input_ids + self.queries)
-        ids = ids.expand(len(items), -1)
         return Chat(
             ids=ids,
             kinds=torch.eq(ids, self.image_id).int(),
-            patches=torch.cat([item["pixel_values"] for item in items]),
-            grids=torch.cat([item["image_grid_thw"] for item in items]),
+            grids=grids,
+            patches=tuple(torch.stack(slot) for slot in zip(*samples, strict=True)),
         )

@@ -1,7 +1,7 @@
 """The encoder: Qwen3-VL + LoRA + K learned queries + layer mix + connector. A Hub object of its trained parts only."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,25 +13,30 @@ from PIL import Image
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from transformers import Qwen2Tokenizer, Qwen2VLImageProcessorPil, Qwen3VLForConditionalGeneration
+from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDeepstackFeatures
 
 from harald import hub
 from harald.config import Encoder as EncoderConfig
 from harald.config import ModelRef, Point
 from harald.determinism import key
-from harald.encoder.chat import ChatBuilder
+from harald.encoder.chat import Chat, ChatBuilder, Grid
 from harald.encoder.connector import Connector, LayerMix
+from harald.encoder.pictures import expect_equal_pictures
 from harald.errors import ModelError
 from harald.runs import write_bytes, write_json
 
 FORMAT = "harald-encoder-1"
 WEIGHTS, DESCRIPTION = "encoder.safetensors", "encoder.json"
-LORA_TARGETS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
+Features: Any = BaseModelOutputWithDeepstackFeatures  # the library's annotations say Tensor, it reads lists
+Seen = tuple[Tensor, ...]  # [b, tokens of a picture, h]: what is pooled, then the levels of DeepStack
+LANGUAGE = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
+VISION = r".*visual\.(blocks|merger|deepstack_merger_list).*\.(qkv|proj|linear_fc1|linear_fc2)"
 
 
 class PersonEncoder(nn.Module, ModelHubMixin):
     """Pictures of one person -> tokens [K, d].
 
-    vlm: Qwen3VLModel, frozen but for its LoRA (and its vision tower if config.train_vision). The queries come last in
+    vlm: Qwen3VLModel, frozen but for its LoRA (and its vision tower, see config.vision). The queries come last in
     the chat, so K does not depend on the number of references. scale: [d], see Connector. Trained parts are float32.
     """
 
@@ -51,21 +56,22 @@ class PersonEncoder(nn.Module, ModelHubMixin):
         hidden, depth = vlm.config.text_config.hidden_size, vlm.config.text_config.num_hidden_layers
         self.layers = mix_layers(depth, config.mix_layers)
         vlm.requires_grad_(False)
+        expect_equal_pictures(vlm.visual)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(key(seed, "encoder"))
-            self.vlm: Any = inject_adapter_in_model(
-                LoraConfig(r=config.lora_rank, lora_alpha=config.lora_alpha, target_modules=LORA_TARGETS), vlm
-            )
+            targets = f"{LANGUAGE}|{VISION}" if config.vision == "lora" else LANGUAGE
+            lora = LoraConfig(r=config.lora_rank, lora_alpha=config.lora_alpha, target_modules=targets)
+            self.vlm: Any = inject_adapter_in_model(lora, vlm)
             std = vlm.get_input_embeddings().weight.float().std().item()
             self.queries = nn.Parameter(torch.randn(config.tokens, hidden) * std)
             self.mix = LayerMix(len(self.layers))
             self.connector = Connector(hidden, config.connector_width, config.connector_layers, scale.float().cpu())
-        if config.train_vision:
+        if config.vision == "full":
             self.vlm.visual.requires_grad_(True)
         for parameter in self.parameters():
             if parameter.requires_grad:
                 parameter.data = parameter.data.float()
-        if config.train_vision:
+        if config.vision == "full":
             self.vlm.visual.float()
         self.to(vlm.device)
 
@@ -93,25 +99,50 @@ class PersonEncoder(nn.Module, ModelHubMixin):
 
     def forward(self, samples: Sequence[Sequence[Image.Image]]) -> Tensor:
         """b samples of 1..n pictures each -> [b, K, d] float32."""
-        out: list[Tensor | None] = [None] * len(samples)
-        for members, chat in self.chats.build(samples):
-            for index, tokens in zip(members, self.connector(self.mix(self._read(chat))), strict=True):
-                out[index] = tokens
-        return torch.stack([tokens for tokens in out if tokens is not None])
+        return self.tokens(self.chats.build(samples))
 
-    def _read(self, chat: Any) -> Tensor:
+    def tokens(self, chats: Sequence[tuple[list[int], Chat]]) -> Tensor:
+        """The same for what `ChatBuilder.build` made of the samples."""
+        read = [self._read(chat, seen) for (_, chat), seen in zip(chats, self._see(chats), strict=True)]
+        tokens = self.connector(self.mix(torch.cat(read, dim=1)))
+        order = torch.tensor([index for members, _ in chats for index in members], device=tokens.device)
+        return tokens[order.argsort()]
+
+    def _see(self, chats: Sequence[tuple[list[int], Chat]]) -> list[list[Seen]]:
+        """Every picture of every chat through the vision tower, all of one size at once."""
+        slots = [(grid, patches) for _, chat in chats for grid, patches in zip(chat.grids, chat.patches, strict=True)]
+        waiting = {grid: self._vision(grid, [p for g, p in slots if g == grid]) for grid in dict(slots)}
+        return [[next(waiting[grid]) for grid in chat.grids] for _, chat in chats]
+
+    def _vision(self, grid: Grid, patches: list[Tensor]) -> Iterator[Seen]:
+        """Pictures of one size, [b_i, t * h * w, c] each -> for each of them, features of the picture's tokens."""
+        (frames, h, w), visual = grid, self.vlm.visual
+        pixels = self.chats.normalized(torch.cat(patches).flatten(0, 1).to(self.device))
+        grids = torch.tensor([[frames * sum(map(len, patches)), h, w]], device=self.device)  # still pictures are frames
+        dtype = self.vlm.get_input_embeddings().weight.dtype
+        with torch.autocast(self.device.type, dtype, enabled=visual.dtype != dtype):  # trained weights are float32
+            out = visual(pixels.to(visual.dtype), grid_thw=grids, return_dict=True)
+        rows = [len(part) for part in patches]
+        levels = [out.pooler_output, *out.deepstack_features]
+        yield from zip(*(level.unflatten(0, (sum(rows), -1)).split(rows) for level in levels), strict=True)
+
+    def _read(self, chat: Chat, seen: list[Seen]) -> Tensor:
         """[layers, b, K, h]: states of the query slots after the chosen decoder layers (the last one is post-norm)."""
-        ids, grids = chat.ids.to(self.device), chat.grids.to(self.device)
-        embeddings = self.vlm.get_input_embeddings()(ids)
-        slots = self.queries.to(embeddings.dtype).expand(len(ids), -1, -1)
-        embeddings = torch.cat([embeddings[:, : -self.config.tokens], slots], dim=1)
-        positions, _ = self.vlm.get_rope_index(ids, mm_token_type_ids=chat.kinds.to(self.device), image_grid_thw=grids)
+        count, ids = len(chat), chat.ids.to(self.device)
+        embeddings = self.vlm.get_input_embeddings()(ids[: -self.config.tokens])
+        slots = self.queries.to(embeddings.dtype)
+        embeddings = torch.cat([embeddings, slots]).expand(count, -1, -1)
+        pooled, *deep = (
+            torch.cat(level, dim=1).flatten(0, 1).to(embeddings.dtype) for level in zip(*seen, strict=True)
+        )
+        features = Features(pooler_output=(pooled,), deepstack_features=[(level,) for level in deep])
+        positions, _ = self.vlm.get_rope_index(
+            chat.ids[None], mm_token_type_ids=chat.kinds[None], image_grid_thw=torch.tensor(chat.grids)
+        )
         states = self.vlm(
             inputs_embeds=embeddings,
-            position_ids=positions,
-            attention_mask=torch.ones_like(ids),
-            pixel_values=chat.patches.to(self.device),
-            image_grid_thw=grids,
+            position_ids=positions.to(self.device).expand(-1, count, -1),
+            mm_encoder_outputs={"image": features},
             use_cache=False,
             output_hidden_states=True,
         ).hidden_states

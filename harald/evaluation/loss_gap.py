@@ -11,7 +11,7 @@ from harald.data.images import load_picture, target_tensor, within_pixels
 from harald.determinism import generator, rng
 from harald.encoder.model import PersonEncoder
 from harald.records import State, View
-from harald.training.batch import Target
+from harald.training.batch import Target, collate
 from harald.training.step import flow_losses
 
 ARMS = ("own tokens", "no tokens", "another state's tokens")
@@ -47,7 +47,7 @@ def arm_losses(base: BaseModel, tokens: torch.Tensor, index: int, view: View, co
                    torch.randn(shape, generator=generator(config.seed, "evaluate", index, str(t))), slots)
             for t in config.evaluate.timesteps
         ]  # fmt: skip
-        return flow_losses(base, tokens, targets, config).mean().item()
+        return flow_losses(base, tokens, collate(base.tokenize, targets, tokens.shape[1], config), config).mean().item()
 
     other = (index + 1) % len(tokens)
     return [loss(index, everything), loss(index, []), loss(other, everything)]

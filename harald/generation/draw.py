@@ -1,6 +1,6 @@
 """Draw a prompt with, or without, persons in it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from PIL import Image, ImageOps
@@ -21,13 +21,21 @@ def draw(
     config: Config,
     domain: str,
     point: str | None = None,
+    strength: float = 1.0,
+    on_step: Callable[[], None] | None = None,
 ) -> list[Image.Image]:
-    """One picture a seed. persons: name -> tokens [K, d]; empty: the class word alone, as the stock pipeline does."""
+    """One picture a seed. persons: name -> tokens [K, d]; empty: the class word alone, as the stock pipeline does.
+
+    strength: 0 is the picture without the persons, 1 the plain path; any other value costs a forward pass more a step.
+    on_step: called after every step of every picture; what it raises ends the drawing.
+    """
     base.use_domain(domain)
-    states = condition(base, prompt, persons, point or config.injection.point, config.injection.class_word)
-    settings = config.generate
+    settings, word = config.generate, config.injection.class_word
+    persons = persons if strength else {}
+    states = condition(base, prompt, persons, point or config.injection.point, word)
+    text = plain(base, prompt.with_word(word)) if persons and strength != 1 else None
     negative = plain(base, settings.negative_prompt)
-    return base.draw(states, negative, seeds, settings.size, settings.steps, settings.guidance)
+    return base.draw(states, negative, seeds, settings.size, settings.steps, settings.guidance, text, strength, on_step)
 
 
 def grid(rows: Sequence[Sequence[Image.Image]], side: int, gap: int = 4) -> Image.Image:

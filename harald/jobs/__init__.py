@@ -63,6 +63,6 @@ def concise_errors() -> Iterator[None]:
 
 def part(name: str) -> Callable[..., Any]:
     """The function behind one item of a fan-out (see Runtime.map)."""
-    from harald.jobs import prepare
+    from harald.jobs import encoding
 
-    return {"encode_shard": prepare.encode_shard}[name]
+    return {"cache_key": encoding.cache_key, "encode_shards": encoding.encode_shards}[name]

@@ -1,18 +1,32 @@
-"""Person file(s) + prompt -> pictures."""
+"""Person file(s) + prompt(s) -> pictures."""
 
+import json
+from dataclasses import dataclass
 from pathlib import Path
+
+from PIL import Image
 
 from harald import reporting, runs
 from harald.config import Config
-from harald.errors import ConfigError, PersonFileError
+from harald.errors import ConfigError
 from harald.generation.draw import draw
-from harald.injection.person_file import check_fits, load_person
-from harald.injection.prompt import ANY, check_names, parse
+from harald.injection.prompt import Prompt, check_names, parse
 from harald.jobs.loading import base_model
-from harald.records import PersonTokens
+from harald.jobs.person_flags import check_base, common_point, load_persons, person_files
 from harald.runtime import Runtime
 
-MAX_COUNT = 64
+MAX_PICTURES = 256
+MAX_STRENGTH = 5.0
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A prompt in a domain, and how the names of its pictures begin."""
+
+    text: str
+    prompt: Prompt
+    domain: str
+    prefix: str
 
 
 def run(
@@ -23,69 +37,115 @@ def run(
     person: str = "",
     domain: str = "photo",
     count: int = 1,
+    seeds: str = "",
+    strength: float = 1.0,
+    keep: str = "",
+    drop: str = "",
 ) -> dict:
-    """count pictures with the seeds seed, seed + 1, ...; beside each the same seed without the person."""
-    if not 1 <= count <= MAX_COUNT:
-        raise ConfigError(f"--count is {count}", f"use 1 to {MAX_COUNT}")
-    parsed = parse(prompt)
+    """Every prompt in every domain with every seed; beside each picture the same seed without the persons."""
+    scenes, numbers = make_scenes(prompt, domain), make_seeds(config.seed, count, seeds)
+    if not 0 <= strength <= MAX_STRENGTH:
+        raise ConfigError(f"--strength is {strength}", f"use 0 to {MAX_STRENGTH:g}; 1 is the person as predicted")
+    if (wanted := len(scenes) * len(numbers)) > MAX_PICTURES:
+        raise ConfigError(f"prompts, domains and seeds make {wanted} pictures", f"ask for at most {MAX_PICTURES}")
     files = person_files(runtime, person)
-    check_names(parsed, set(files))
-    persons = {name: load_person(path) for name, path in files.items()}
+    check_mentions([scene.prompt for scene in scenes], set(files))
+    persons = load_persons(files, keep, drop)
     point = common_point(persons, files)
     folder = runs.open_run(
-        runtime, "generate", run_name, config, prompt=prompt, person=person, domain=domain, count=count
-    )
+        runtime, "generate", run_name, config, prompt=prompt, person=person, domain=domain, count=count, seeds=seeds,
+        strength=strength, keep=keep, drop=drop,
+    )  # fmt: skip
     base = base_model(runtime.hf_cache, config)
-    for name, loaded in persons.items():
-        check_fits(loaded, base, files[name])
-    seeds = [config.seed + i for i in range(count)]
+    check_base(persons, files, base)
     tokens = {name: loaded.tokens for name, loaded in persons.items()}
-    pictures = draw(base, parsed, tokens, seeds, config, domain, point)
-    plain = draw(base, parsed, {}, seeds, config, domain, point)
-    for seed, picture in zip(seeds, pictures, strict=True):
-        picture.save(folder / f"seed_{seed}.png")
+    written, sections = [], []
+    for scene in scenes:
+        present = {name: tokens[name] for name in scene.prompt.names}
+        pictures = draw(base, scene.prompt, present, numbers, config, scene.domain, point, strength)
+        plain = draw(base, scene.prompt, {}, numbers, config, scene.domain, point)
+        for seed, picture in zip(numbers, pictures, strict=True):
+            written.append(folder / f"{scene.prefix}seed_{seed}.png")
+            picture.save(written[-1])
+        sections.append((scene.text, scene.domain, rows(numbers, pictures, plain)))
     html = reporting.render(
         "generate",
-        prompt=prompt,
-        persons={name or "person": str(path) for name, path in files.items()},
-        rows=[
-            (s, reporting.embed(a, 768), reporting.embed(b, 768))
-            for s, a, b in zip(seeds, pictures, plain, strict=True)
-        ],
+        sections=sections,
+        persons={name or "person": sources(parts) for name, parts in files.items()},
+        groups={name or "person": [group for group, _ in loaded.groups] for name, loaded in persons.items()},
+        strength=strength,
         config=(folder / "config.json").read_text(),
         fingerprint=(folder / "fingerprint.json").read_text(),
     )
     runs.write_text(folder / "report.html", html)
-    files_written = [str(folder / f"seed_{seed}.png") for seed in seeds]
-    return {"pictures": files_written, "point": point, "report": str(folder / "report.html")}
+    return {"pictures": [str(path) for path in written], "point": point, "report": str(folder / "report.html")}
 
 
-def person_files(runtime: Runtime, person: str) -> dict[str, Path]:
-    """FILE is the plain <person>, name=FILE is <person:name>. A run of predict_tokens stands for its file."""
-    files: dict[str, Path] = {}
-    for piece in filter(None, (text.strip() for text in person.split(","))):
-        name, equals, value = piece.partition("=")
-        name, value = (name.strip(), value.strip()) if equals else (ANY, piece)
-        if name in files:
-            raise ConfigError(
-                f"--person names {name or 'the plain <person>'} twice: {person!r}",
-                "give every person a name of its own",
-            )
-        candidates = (
-            Path(value),
-            runtime.root / value,
-            runtime.output / "predict_tokens" / value / "person.safetensors",
+def make_scenes(prompt: str, domain: str) -> list[Scene]:
+    """--prompt is a text or a JSON list of texts, --domain one or several with commas.
+
+    Raises ConfigError or PromptError.
+    """
+    domains = list(dict.fromkeys(name.strip() for name in domain.split(",") if name.strip()))
+    if not domains:
+        raise ConfigError(f"--domain is {domain!r}", "use one such as photo, or several: photo,comic")
+    texts = make_texts(prompt)
+    for name in domains:
+        runs.safe_name(name, "--domain")
+    return [
+        Scene(
+            text,
+            parse(text),
+            name,
+            (f"prompt_{number:02d}_" if len(texts) > 1 else "") + (f"{name}_" if len(domains) > 1 else ""),
         )
-        files[name] = next((path for path in candidates if path.is_file()), candidates[0])
-    if not files:
-        raise PersonFileError("--person is empty", "give the person file that predict_tokens wrote, or its run's name")
-    return files
+        for number, text in enumerate(texts, 1)
+        for name in domains
+    ]
 
 
-def common_point(persons: dict[str, PersonTokens], files: dict[str, Path]) -> str:
-    """Raises PersonFileError if the files were made for different injection points."""
-    points = {person.point for person in persons.values()}
-    if len(points) > 1:
-        detail = ", ".join(f"{files[name]}: {person.point}" for name, person in persons.items())
-        raise PersonFileError(f"the person files use different injection points ({detail})", "use files of one encoder")
-    return points.pop()
+def make_texts(prompt: str) -> list[str]:
+    if not prompt.lstrip().startswith("["):
+        return [prompt]
+    try:
+        texts = json.loads(prompt)
+    except json.JSONDecodeError as error:
+        raise ConfigError(
+            f"--prompt begins with [ and is not JSON ({error}): {prompt!r}", """write '["<person> A", "<person> B"]'"""
+        ) from error
+    if not texts or not all(isinstance(text, str) for text in texts):
+        raise ConfigError(f"--prompt is a list without texts, or of other things than texts: {prompt!r}", "use texts")
+    return texts
+
+
+def make_seeds(first: int, count: int, seeds: str) -> list[int]:
+    """--seeds 3,7,11; without it --seed and the count - 1 that follow it. Raises ConfigError."""
+    if not seeds:
+        if not 1 <= count <= MAX_PICTURES:
+            raise ConfigError(f"--count is {count}", f"use 1 to {MAX_PICTURES}")
+        return [first + i for i in range(count)]
+    if count != 1:
+        raise ConfigError(f"--count {count} and --seeds {seeds!r}", "give one of the two")
+    pieces = [piece.strip() for piece in seeds.split(",")]
+    if not all(piece.isdecimal() and len(piece) < 20 and int(piece) < 2**63 for piece in pieces):
+        raise ConfigError(f"--seeds is {seeds!r}", "use integers from 0 to 2^63 - 1 with commas between them")
+    return list(dict.fromkeys(map(int, pieces)))
+
+
+def check_mentions(prompts: list[Prompt], known: set[str]) -> None:
+    """Every placeholder has a person file, and every person file is mentioned in a prompt. Raises PromptError."""
+    mentioned = {name for prompt in prompts for name in prompt.names}
+    for prompt in prompts:
+        check_names(prompt, known - (mentioned - set(prompt.names)))
+
+
+def sources(parts: list[tuple[Path, float]]) -> str:
+    """The file, or the mix of files, as it was typed."""
+    return str(parts[0][0]) if len(parts) == 1 else " + ".join(f"{path} * {weight:g}" for path, weight in parts)
+
+
+def rows(seeds: list[int], pictures: list[Image.Image], plain: list[Image.Image]) -> list[tuple[int, str, str]]:
+    return [
+        (seed, reporting.embed(a, 768), reporting.embed(b, 768))
+        for seed, a, b in zip(seeds, pictures, plain, strict=True)
+    ]

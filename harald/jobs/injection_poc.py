@@ -22,7 +22,7 @@ from harald.data.index import find_state, states_for
 from harald.errors import TrainingError
 from harald.generation.draw import draw
 from harald.injection.person_file import save_person
-from harald.injection.points import at_input, insert, plain
+from harald.injection.points import condition, insert, plain
 from harald.injection.prompt import ANY, parse
 from harald.jobs.loading import base_model, new_encoder, trained_encoder
 from harald.records import PersonTokens, State
@@ -140,9 +140,9 @@ def same_with_own_states(base: QwenImage, state: State, point: str, config: Conf
     prompt = parse(state.views[0].person_prompt)
     text = prompt.with_word(words)
     if point == "input":
-        rows = base.word_embeddings(base.tokenize((" " if prompt.texts[0].endswith(" ") else "") + words))
+        ids = base.tokenize((" " if prompt.texts[0].endswith(" ") else "") + words)
         with torch.no_grad():
-            states = at_input(base, prompt, {ANY: rows})
+            states = condition(base, prompt, {ANY: base.word_embeddings(torch.tensor(ids))}, "input", "")
     else:
         with torch.no_grad():
             full = plain(base, text)

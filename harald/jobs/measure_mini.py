@@ -8,7 +8,7 @@ from harald import reporting, runs
 from harald.config import Config
 from harald.errors import ConfigError, did_you_mean
 from harald.jobs.pretrain_mini import SHIPPED
-from harald.proving_ground.bars import BARS, PARTS, SIZE, Row, as_json, from_json, merged, rows
+from harald.proving_ground.bars import BARS, OPTIONAL, PARTS, SIZE, Row, as_json, from_json, merged, rows
 from harald.proving_ground.measure import origin, sheets
 from harald.proving_ground.measure.run import SHEET, SHEET_PICTURES, Measurement
 from harald.runtime import Runtime
@@ -20,7 +20,7 @@ def run(
     runtime: Runtime, config: Config, run_name: str, weights: str = "", only: str = "", states: int = 128,
     pictures: int = 512, faces_in_place: int = -1, into: str = "",
 ) -> dict:  # fmt: skip
-    """Measure parts of bars.PARTS (only: comma-separated; empty: all) and add them to what the run has measured before.
+    """Measure parts of bars.PARTS and OPTIONAL (only: comma-separated; empty: PARTS), beside what the run has already.
 
     weights: a folder of the small models; empty: the package's. states, pictures: held-out states, drawn pictures.
     faces_in_place: as counted on the run's faces.png. into: where a copy of the result goes.
@@ -54,12 +54,13 @@ def run(
 
 
 def chosen(only: str) -> tuple[str, ...]:
-    """The parts of a comma-separated list, in the order of PARTS. Raises ConfigError."""
+    """The parts of a comma-separated list, in the order of PARTS and OPTIONAL. Raises ConfigError."""
+    known = (*PARTS, *OPTIONAL)
     names = [name.strip() for name in only.split(",")] if only else list(PARTS)
     for name in names:
-        if name not in PARTS:
-            raise ConfigError(f"--only names the part {name!r}", did_you_mean(name, PARTS))
-    return tuple(part for part in PARTS if part in names)
+        if name not in known:
+            raise ConfigError(f"--only names the part {name!r}", did_you_mean(name, known))
+    return tuple(part for part in known if part in names)
 
 
 def check(config: Config, source: Path, states: int, pictures: int, faces_in_place: int) -> None:

@@ -2,18 +2,15 @@
 
 from pathlib import Path
 
-import torch
-
 from harald import runs
 from harald.config import Config
-from harald.data.images import load_picture, within_pixels
+from harald.data.images import load_picture
 from harald.data.index import find_state, states_for
 from harald.data.latents import picture_hash
-from harald.encoder.model import PersonEncoder
+from harald.encoder.predict import predict
 from harald.errors import ConfigError, DatasetError
 from harald.injection.person_file import save_person
 from harald.jobs.loading import trained_encoder
-from harald.records import PersonTokens
 from harald.runtime import Runtime
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp"}
@@ -39,24 +36,10 @@ def run(
     folder = runs.open_run(
         runtime, "predict_tokens", run_name, config, encoder=name, pictures=[picture_hash(path) for path in paths]
     )
-    person = predict(encoder, paths, name)
+    person = predict(encoder, [load_picture(path) for path in paths], name)
     save_person(folder / "person.safetensors", person)
     facts = {"tokens": list(person.tokens.shape), "point": person.point, "encoder": name, "references": len(paths)}
     return {**facts, "person": str(folder / "person.safetensors")}
-
-
-@torch.no_grad()
-def predict(encoder: PersonEncoder, paths: list[Path], name: str) -> PersonTokens:
-    """One forward pass over the pictures."""
-    pictures = [within_pixels(load_picture(path), encoder.config.max_pixels) for path in paths]
-    return PersonTokens(
-        tokens=encoder([pictures])[0].cpu(),
-        groups=encoder.config.groups,
-        point=encoder.point,
-        base=encoder.base,
-        references=len(paths),
-        encoder=name,
-    )
 
 
 def state_images(runtime: Runtime, config: Config, state_id: str) -> list[Path]:

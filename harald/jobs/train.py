@@ -19,8 +19,8 @@ from harald.encoder.model import PersonEncoder
 from harald.errors import TrainingError
 from harald.generation.draw import draw, grid
 from harald.injection.prompt import ANY, parse
+from harald.jobs.encoding import open_cache
 from harald.jobs.loading import base_model, new_encoder
-from harald.jobs.prepare import open_cache
 from harald.records import State
 from harald.runtime import Runtime
 from harald.training.batch import Batches
@@ -81,7 +81,8 @@ def fit(runtime: Runtime, config: Config, folder: Path) -> tuple[int, int]:
         encoder.vlm.language_model.gradient_checkpointing_enable({"use_reentrant": False})
         encoder.vlm.language_model.train()
     shape, mu = base.latent_shape(config.data.image_size)
-    batches = Batches(config, training, shape, mu, open_cache(runtime, config))
+    cache = open_cache(runtime, config, (view.image for state in training for view in state.views))
+    batches = Batches(config, training, shape, mu, cache, encoder.chats, base.tokenize)
 
     def sample(step: int) -> None:
         buffer = io.BytesIO()

@@ -83,7 +83,7 @@ TINY = Sizes(
     },
     tied=False,
 )
-# MMDiT 14.6 M parameters, text encoder 2 M, VAE 6 M (single frames use a third of it), Qwen3-VL 5 M.
+# MMDiT 14.6 M parameters, text encoder 2 M, VAE 6 M (single frames use a third of it), Qwen3-VL 4 M.
 TRAINED = Sizes(
     vae={"base_dim": 32, "dim_mult": [1, 2, 3, 3], "num_res_blocks": 1},
     transformer={"num_layers": 6, "attention_head_dim": 32, "num_attention_heads": 8, "axes_dims_rope": (8, 12, 12)},
@@ -98,7 +98,7 @@ TRAINED = Sizes(
     },
     vlm_text={
         "hidden_size": 192,
-        "intermediate_size": 512,
+        "intermediate_size": 384,
         "num_hidden_layers": 4,
         "num_attention_heads": 6,
         "num_key_value_heads": 2,
@@ -117,7 +117,7 @@ TRAINED = Sizes(
         "intermediate_size": 512,
         "num_heads": 5,
         "num_position_embeddings": 256,
-        "deepstack_visual_indexes": [1, 3],
+        "deepstack_visual_indexes": [3],
     },
     tied=True,
 )

@@ -1,5 +1,6 @@
 """What one training step sees: a pure function of (config, states, step), whatever worker makes it."""
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -7,11 +8,15 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from harald.config import Config
+from harald.config import Config, Encoder
+from harald.data.description import without
 from harald.data.images import load_picture, target_tensor, within_pixels
 from harald.data.latents import LatentCache
 from harald.data.pairs import draw_domain, draw_pair, draw_states
 from harald.determinism import generator, rng
+from harald.encoder.chat import Chat, ChatBuilder
+from harald.injection.layout import Layout, Tokenize, lay_out
+from harald.injection.prompt import ANY, Prompt, parse
 from harald.records import Pair, State, View
 from harald.training.flow import draw_times
 
@@ -23,7 +28,9 @@ class Target:
     """One picture to draw.
 
     owner: index of its state in the batch; pixels: [3, h, w], or latents: [s, c] from the cache; t: [1]; noise: [s, c];
-    slots: the person slots that are kept (a group may be dropped, all of them too).
+    slots: the person slots that are kept (a group may be dropped, all of them too); described: the prompt with words
+    instead of tokens, of the kept groups alone, empty where no teacher is asked; shown: whether the tokens are to make
+    the picture itself, which also shows what dropped groups would have carried.
     """
 
     owner: int
@@ -33,32 +40,85 @@ class Target:
     t: Tensor
     noise: Tensor
     slots: list[int]
+    described: str = ""
+    shown: bool = True
+
+
+@dataclass(frozen=True)
+class Targets:
+    """n pictures to draw, as few large tensors. pixels: [n, 3, h, w] or latents: [n, s, c]; t: [n]; noise: [n, s, c];
+    layout: of their prompts, with rows of the batch's flattened tokens [states * K, d]; shown: [n] 1 or 0;
+    described: layout of the prompts with words instead of tokens, None where no teacher is asked.
+    """
+
+    pixels: Tensor | None
+    latents: Tensor | None
+    t: Tensor
+    noise: Tensor
+    layout: Layout
+    shown: Tensor
+    described: Layout | None
+
+    def __len__(self) -> int:
+        return len(self.t)
+
+
+def collate(tokenize: Tokenize, targets: Sequence[Target], slots: int, config: Config) -> Targets:
+    """slots: K, rows of tokens for each state. Raises PromptError for a prompt whose placeholder is glued to a word."""
+    prompts = [
+        (parse(target.prompt), {ANY: [target.owner * slots + slot for slot in target.slots]} if target.slots else {})
+        for target in targets
+    ]
+    said = [target.described for target in targets]
+    words = [(Prompt((text,), ()), {}) for text in said]
+    return Targets(
+        pixels=_stacked([target.pixels for target in targets]),
+        latents=_stacked([target.latents for target in targets]),
+        t=torch.cat([target.t for target in targets]),
+        noise=torch.stack([target.noise for target in targets]),
+        layout=lay_out(tokenize, prompts, config.injection.point, config.injection.class_word),
+        shown=torch.tensor([float(target.shown) for target in targets]),
+        described=lay_out(tokenize, words, "output", config.injection.class_word) if any(said) else None,
+    )
+
+
+def _stacked(tensors: list[Tensor | None]) -> Tensor | None:
+    there = [tensor for tensor in tensors if tensor is not None]
+    return torch.stack(there) if there else None
 
 
 @dataclass(frozen=True)
 class Batch:
+    """references, contrast: what the encoder's ChatBuilder makes of each state's pictures; contrast: disjoint
+    references of the same states, empty if contrast is off or impossible.
+    """
+
     step: int
     domain: str
     pairs: tuple[Pair, ...]
-    references: list[list[Image.Image]]
-    contrast: list[list[Image.Image]]  # disjoint references of the same states, empty if contrast is off or impossible
-    targets: list[Target]
+    references: list[tuple[list[int], Chat]]
+    contrast: list[tuple[list[int], Chat]]
+    targets: Targets
 
 
+@dataclass(frozen=True)
 class Batches(Dataset):
     """Step -> Batch. shape: (s, c) of packed latents; mu: time shift of that length."""
 
-    def __init__(
-        self, config: Config, states: list[State], shape: tuple[int, int], mu: float, cache: LatentCache | None
-    ):
-        self.config, self.states, self.shape, self.mu, self.cache = config, states, shape, mu, cache
+    config: Config
+    states: list[State]
+    shape: tuple[int, int]
+    mu: float
+    cache: LatentCache | None
+    chats: ChatBuilder
+    tokenize: Tokenize
 
     def __len__(self) -> int:
         return 2**31  # steps are drawn on demand, training decides when to stop
 
     def __getitem__(self, index: int) -> Batch:
         step = index
-        config, train = self.config, self.config.train
+        config, train = self.config, self.config.train.at(step)
         domain = draw_domain(config.seed, step, self.states)
         candidates = [state for state in self.states if domain in state.domains]
         drawn = draw_states(config.seed, step, train.states_per_batch, candidates)
@@ -67,30 +127,33 @@ class Batches(Dataset):
             step=step,
             domain=domain,
             pairs=pairs,
-            references=[self._pictures(pair.references) for pair in pairs],
-            contrast=self._contrast(pairs),
-            targets=[self._target(step, slot, view) for slot, pair in enumerate(pairs) for view in pair.targets],
+            references=self.chats.build([self._pictures(pair.references) for pair in pairs]),
+            contrast=self.chats.build(self._contrast(pairs) if train.contrast_weight else []),
+            targets=collate(self.tokenize, self.targets(step, pairs), config.encoder.tokens, config),
         )
+
+    def targets(self, step: int, pairs: Sequence[Pair]) -> list[Target]:
+        return [self._target(step, slot, pair.state, view) for slot, pair in enumerate(pairs) for view in pair.targets]
 
     def _pictures(self, views: tuple[View, ...]) -> list[Image.Image]:
         return [within_pixels(load_picture(view.image), self.config.encoder.max_pixels) for view in views]
 
     def _contrast(self, pairs: tuple[Pair, ...]) -> list[list[Image.Image]]:
         """As many unseen views of each state as it has references; empty unless every state has one."""
-        if not self.config.train.contrast_weight:
-            return []
         unseen = [[v for v in pair.state.views if v not in pair.references and v not in pair.targets] for pair in pairs]
         if not all(unseen):
             return []
         return [self._pictures(tuple(views[: len(pair.references)])) for views, pair in zip(unseen, pairs, strict=True)]
 
-    def _target(self, step: int, slot: int, view: View) -> Target:
-        train, seed, name = self.config.train, self.config.seed, f"{slot}/{view.name}"
+    def _target(self, step: int, slot: int, state: State, view: View) -> Target:
+        train, seed, name = self.config.train.at(step), self.config.seed, f"{slot}/{view.name}"
         choices = rng(seed, "prompt", step, name)
         prompt = view.person_prompt if choices.random() < train.state_free_share else with_description(view)
         if choices.random() < train.drop_text:
             prompt = DUMMY_PROMPT
         draws = generator(seed, "flow", step, name)
+        kept = keep_groups(self.config, step, name)
+        whole, silent = len(kept) == len(self.config.encoder.groups), prompt != with_description(view)
         return Target(
             owner=slot,
             prompt=prompt,
@@ -98,8 +161,18 @@ class Batches(Dataset):
             latents=self.cache.get(view.image) if self.cache else None,
             t=draw_times(draws, train.uniform_timesteps, self.mu),
             noise=torch.randn(self.shape, generator=draws),
-            slots=keep_slots(self.config, step, name),
+            slots=slots_of(kept, self.config.encoder),
+            described=self._described(prompt, state, view, kept) if train.teacher_weight else "",
+            shown=whole or not (train.teacher_weight and silent and state.person),
         )
+
+    def _described(self, prompt: str, state: State, view: View, kept: Collection[str]) -> str:
+        """The prompt with words in the place of the tokens: what the kept groups say about the state."""
+        if prompt == with_description(view) and "<person" not in view.prompt:
+            return view.prompt
+        dropped = {name for name, _ in self.config.encoder.groups} - set(kept)
+        word = self.config.injection.class_word
+        return parse(prompt).with_word(without(state.person, dropped, word) if state.person else word)
 
 
 def with_description(view: View) -> str:
@@ -107,14 +180,22 @@ def with_description(view: View) -> str:
     return view.prompt if "<person" in view.prompt else f"{DUMMY_PROMPT}, {view.prompt}"
 
 
-def keep_slots(config: Config, step: int, name: str) -> list[int]:
-    """Slots of the groups that are not dropped: this is what makes per-group switches work later."""
-    choices = rng(config.seed, "groups", step, name)
-    if choices.random() < config.train.drop_references:
-        return []
+def keep_groups(config: Config, step: int, name: str) -> tuple[str, ...]:
+    """Groups that are not dropped: this is what makes per-group switches work later."""
+    choices, train = rng(config.seed, "groups", step, name), config.train.at(step)
+    if choices.random() < train.drop_references:
+        return ()
+    kept = tuple(group for group, _ in config.encoder.groups if choices.random() >= train.drop_group)
+    return kept or tuple(group for group, _ in config.encoder.groups)
+
+
+def slots_of(kept: Collection[str], encoder: Encoder) -> list[int]:
+    """
+    >>> slots_of(["face", "worn"], Encoder(groups=(("face", 2), ("hair", 3), ("worn", 1))))
+    [0, 1, 5]
+    """
     slots, start = [], 0
-    for _, size in config.encoder.groups:
-        if choices.random() >= config.train.drop_group:
-            slots += range(start, start + size)
+    for group, size in encoder.groups:
+        slots += range(start, start + size) if group in kept else []
         start += size
-    return slots or list(range(start))
+    return slots

@@ -16,7 +16,7 @@ from harald.data.images import load_picture, target_tensor
 from harald.determinism import generator, rng
 from harald.injection.points import plain
 from harald.records import View
-from harald.training.batch import Target
+from harald.training.batch import Target, Targets, collate
 from harald.training.flow import draw_times
 from harald.training.step import flow_losses
 
@@ -36,10 +36,11 @@ def invert(
     start, scale = initial_tokens(base, config)
     delta = torch.zeros_like(start, requires_grad=True)
     optimizer = torch.optim.Adam([delta], lr=config.poc.learning_rate)
-    probe = probe_targets(base, held_out, config)
+    probe, latents = probe_targets(base, held_out, config), encoded(base, views, config)
     curve, every = [], max(1, config.poc.steps // 12)
     for step in range(config.poc.steps):
-        loss = flow_losses(base, (start + scale * delta)[None], draw_targets(base, views, step, config), config).mean()
+        targets = draw_targets(base, latents, step, config)
+        loss = flow_losses(base, (start + scale * delta)[None], targets, config).mean()
         row = {"step": step, "loss": loss.item()}
         if step % every == 0:
             row["held_out"] = probe_loss(base, start + scale * delta, probe, config)
@@ -67,7 +68,7 @@ def initial_tokens(base: BaseModel, config: Config) -> tuple[Tensor, float]:
     word = config.injection.class_word
     with torch.no_grad():
         if config.injection.point == "input":
-            row = base.word_embeddings(base.tokenize(f" {word}"))[-1].float()
+            row = base.word_embeddings(torch.tensor(base.tokenize(f" {word}")))[-1].float()
         else:
             row = plain(base, f"a photo of {word}")[len(base.tokenize(f"a photo of {word}")) - 1].float()
     scale = row.square().mean().sqrt().item()
@@ -77,30 +78,33 @@ def initial_tokens(base: BaseModel, config: Config) -> tuple[Tensor, float]:
     return row + 0.1 * scale * noise.to(row), scale
 
 
-def draw_targets(base: BaseModel, views: Sequence[View], step: int, config: Config) -> list[Target]:
+@torch.no_grad()
+def encoded(base: BaseModel, views: Sequence[View], config: Config) -> dict[View, Tensor]:
+    """Latents [s, c] of each view."""
+    pixels = torch.stack([target_tensor(load_picture(view.image), config.data.image_size) for view in views])
+    return dict(zip(views, base.encode_images(pixels).float().cpu(), strict=True))
+
+
+def draw_targets(base: BaseModel, latents: dict[View, Tensor], step: int, config: Config) -> Targets:
     shape, mu = base.latent_shape(config.data.image_size)
-    picked = rng(config.seed, "inversion", step).choices(views, k=config.poc.batch)
+    picked = rng(config.seed, "inversion", step).choices(list(latents), k=config.poc.batch)
     targets = []
     for slot, view in enumerate(picked):
         draws = generator(config.seed, "inversion", step, slot)
         t = draw_times(draws, config.train.uniform_timesteps, mu)
-        targets.append(_target(view, t, torch.randn(shape, generator=draws), config))
-    return targets
+        targets.append(_target(view, latents[view], t, torch.randn(shape, generator=draws), config))
+    return collate(base.tokenize, targets, config.encoder.tokens, config)
 
 
 def probe_targets(base: BaseModel, views: Sequence[View], config: Config) -> list[Target]:
     """The same times and noise at every call, so that the probe's curve is smooth."""
     shape, _ = base.latent_shape(config.data.image_size)
     return [
-        _target(
-            view,
-            torch.tensor([t]),
-            torch.randn(shape, generator=generator(config.seed, "probe", view.name, str(t))),
-            config,
-        )
-        for view in views
+        _target(view, latents, torch.tensor([t]),
+                torch.randn(shape, generator=generator(config.seed, "probe", view.name, str(t))), config)
+        for view, latents in encoded(base, views, config).items()
         for t in PROBE_TIMES
-    ]
+    ]  # fmt: skip
 
 
 @torch.no_grad()
@@ -109,9 +113,9 @@ def probe_loss(base: BaseModel, tokens: Tensor | None, probe: list[Target], conf
     if tokens is None:
         probe = [dataclasses.replace(target, slots=[]) for target in probe]
         tokens = torch.zeros(0, base.width)
-    return flow_losses(base, tokens[None], probe, config).mean().item()
+    targets = collate(base.tokenize, probe, len(tokens), config)
+    return flow_losses(base, tokens[None], targets, config).mean().item()
 
 
-def _target(view: View, t: Tensor, noise: Tensor, config: Config) -> Target:
-    pixels = target_tensor(load_picture(view.image), config.data.image_size)
-    return Target(0, view.person_prompt, pixels, None, t, noise, list(range(config.encoder.tokens)))
+def _target(view: View, latents: Tensor, t: Tensor, noise: Tensor, config: Config) -> Target:
+    return Target(0, view.person_prompt, None, latents, t, noise, list(range(config.encoder.tokens)))

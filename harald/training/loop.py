@@ -108,8 +108,8 @@ def make_optimizer(encoder: PersonEncoder, settings: Train) -> torch.optim.Optim
 
 
 def learning_rate(step: int, settings: Train) -> float:
-    """Linear warm-up, then constant: independent of the run's length, so that a run can be made longer."""
-    return settings.learning_rate * min(1.0, (step + 1) / max(1, settings.warmup_steps))
+    """Linear warm-up, then the phase's rate: independent of the run's length, so that a run can be made longer."""
+    return settings.at(step).learning_rate * min(1.0, (step + 1) / max(1, settings.warmup_steps))
 
 
 def loader(batches: Batches, start: int, settings: Train) -> DataLoader:

@@ -50,6 +50,14 @@ def test_encoded_and_decoded_latents_have_the_published_normalisation():
     assert torch.allclose(unpacked * std + mean, raw, atol=1e-5)
 
 
+def test_latents_of_a_picture_do_not_depend_on_its_neighbours():
+    """Bit for bit, which a plain batch of another number would not give."""
+    b, pixels = base(), torch.rand(11, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    together = b.encode_images(pixels)
+    assert torch.equal(b.encode_images(pixels[[9, 2]]), together[[9, 2]])
+    assert torch.equal(b.encode_images(pixels[4:5]), together[4:5])
+
+
 def test_a_batch_of_two_equals_two_batches_of_one():
     b, generator = base(), torch.Generator().manual_seed(0)
     latents, t = torch.randn(2, 16, 64, generator=generator), torch.tensor([0.3, 0.8])

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLVisionAttention
 
 from harald import config
 from harald.encoder.model import PersonEncoder, load_encoder, mix_layers
@@ -47,6 +48,18 @@ def test_every_trained_part_gets_a_gradient_and_nothing_else_does():
     assert any("lora_A" in n for n in trained) and "queries" in trained and "mix.logits" in trained
     assert any(n.startswith("vlm.visual") for n in trained)
     assert not any("language_model" in n and "lora" not in n for n in trained)
+
+
+def test_vision_tower_can_be_trained_by_lora_alone_or_not_at_all():
+    c = config.tiny()
+    for vision, parts in (("lora", {True}), ("frozen", set())):
+        settings = dataclasses.replace(c.encoder, vision=vision)
+        e = PersonEncoder.new(
+            cache(), settings, c.models.encoder, torch.ones(base().width), "output", "b", 0, CPU, FLOAT
+        )
+        e([[picture(1)]]).square().sum().backward()
+        assert {"lora" in name for name in e.trained_state() if "visual" in name} == parts
+        assert all((p.grad is not None) == p.requires_grad for p in e.parameters())
 
 
 def test_last_norm_starts_at_the_given_scale():
@@ -104,6 +117,38 @@ def test_mixed_layers_are_evenly_spaced_and_end_with_the_last():
     assert mix_layers(2, 6) == [1, 2]
 
 
+def test_reading_equals_the_librarys_own_forward_pass_and_gradients():
+    """Ours sends all pictures of one size through the vision tower at once; the library reads sample by sample."""
+    e, reference = encoder(), encoder()
+    for block in reference.vlm.visual.blocks:
+        block.attn.__class__ = Qwen3VLVisionAttention
+    samples = [[picture(1)], [picture(2), picture(3)], [picture(4, (32, 64)), picture(5)], [picture(6), picture(7)]]
+    weights = torch.randn(len(samples), e.config.tokens, base().width, generator=torch.Generator().manual_seed(0))
+    ours, theirs = e(samples), torch.cat([library_tokens(reference, sample) for sample in samples])
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
+    for tokens in (ours, theirs):
+        (tokens * weights).sum().backward()
+    for (name, a), b in zip(e.named_parameters(), reference.parameters(), strict=True):
+        if a.grad is not None:
+            assert (a.grad - b.grad).norm() <= 1e-4 * b.grad.norm(), name
+
+
+def library_tokens(e: PersonEncoder, pictures: list[Image.Image]) -> torch.Tensor:
+    ((_, chat),) = e.chats.build([pictures])
+    read = e.chats.processor(images=pictures, size=e.chats.size, return_tensors="pt")
+    embeddings = e.vlm.get_input_embeddings()(chat.ids[None]).clone()
+    embeddings[:, -e.config.tokens :] = e.queries
+    kinds, grids = chat.kinds[None], read["image_grid_thw"]
+    states = e.vlm(
+        inputs_embeds=embeddings,
+        position_ids=e.vlm.get_rope_index(chat.ids[None], mm_token_type_ids=kinds, image_grid_thw=grids)[0],
+        pixel_values=read["pixel_values"],
+        image_grid_thw=grids,
+        output_hidden_states=True,
+    ).hidden_states
+    return e.connector(e.mix(torch.stack([states[layer][:, -e.config.tokens :] for layer in e.layers])))
+
+
 def test_layers_read_are_pre_norm_but_for_the_last_which_is_post_norm():
     """transformers changed this between 4 and 5: hidden_states[-1] is after the final norm, the others before any."""
     e = encoder()
@@ -115,7 +160,7 @@ def test_layers_read_are_pre_norm_but_for_the_last_which_is_post_norm():
     ]
     hooks.append(e.vlm.language_model.norm.register_forward_hook(lambda m, a, out: caught.__setitem__("norm", out)))
     with torch.no_grad():
-        read = e._read(chat)
+        read = e._read(chat, e._see([([0], chat)])[0])
     [hook.remove() for hook in hooks]
     k = e.config.tokens
     assert torch.equal(read[0], caught[2][:, -k:])
@@ -126,7 +171,7 @@ def test_pictures_are_scaled_to_the_pixel_budget():
     e = encoder()
     (_, small), *_ = e.chats.build([[picture(1, (64, 64))]])
     (_, large), *_ = e.chats.build([[picture(1, (256, 256))]])
-    assert torch.equal(small.grids, large.grids)
+    assert small.grids == large.grids
 
 
 def test_weights_of_the_cache_are_left_alone():

@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from harald.errors import PromptError
-from harald.injection.points import at_input, calibration, condition, insert, plain, word_ends
+from harald.injection.layout import word_ends
+from harald.injection.points import calibration, condition, insert, plain
 from harald.injection.prompt import ANY, parse
 from tests.models import base
 
@@ -17,8 +18,8 @@ def test_no_person_is_the_plain_prompt_bit_for_bit(point):
 
 def test_own_word_embeddings_at_the_input_point_give_the_prompts_own_states():
     words = "a young woman with red hair"
-    rows = base().word_embeddings(base().tokenize(" " + words))
-    assert torch.equal(at_input(base(), PROMPT, {ANY: rows}), plain(base(), PROMPT.with_word(words)))
+    rows = base().word_embeddings(torch.tensor(base().tokenize(" " + words)))
+    assert torch.equal(condition(base(), PROMPT, {ANY: rows}, "input", ""), plain(base(), PROMPT.with_word(words)))
 
 
 def test_tokens_stand_right_after_the_class_word_at_the_output_point():
@@ -26,7 +27,7 @@ def test_tokens_stand_right_after_the_class_word_at_the_output_point():
     states = condition(base(), PROMPT, {ANY: tokens}, "output", "person")
     before = plain(base(), PROMPT.with_word("person"))
     end = len(base().tokenize("a photo of person"))
-    assert word_ends(base(), PROMPT, "person") == [end]
+    assert word_ends(base().tokenize, PROMPT, "person") == [end]
     assert torch.equal(states[end : end + 3], tokens)
     assert torch.equal(torch.cat([states[:end], states[end + 3 :]]), before)
 
@@ -39,7 +40,7 @@ def test_several_persons_keep_their_own_places():
         [row for row in range(len(states)) if states[row].eq(1).all()],
         [row for row in range(len(states)) if states[row].eq(2).all()],
     )
-    first, second = word_ends(base(), prompt, "person")
+    first, second = word_ends(base().tokenize, prompt, "person")
     assert rows == ([first, first + 1], [second + 2, second + 3, second + 4, second + 5])
 
 
@@ -80,7 +81,7 @@ def test_insert_puts_the_same_rows_back():
 
 def test_placeholder_glued_to_a_word_is_refused():
     with pytest.raises(PromptError, match="runs into the next word"):
-        word_ends(base(), parse("a <person>graph of"), "photo")  # "photograph" is one token
+        word_ends(base().tokenize, parse("a <person>graph of"), "photo")  # "photograph" is one token
 
 
 def test_calibration_is_the_scale_of_what_the_point_expects():

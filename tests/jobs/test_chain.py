@@ -93,7 +93,7 @@ def test_injection_poc_proves_its_checks_and_lowers_the_loss_at_both_points(call
     loss = {arm["name"]: arm["held_out"] for arm in metrics["arms"]}
     assert loss["optimised, output point"] < loss["no tokens"]
     assert loss["optimised, input point"] < loss["no tokens"]
-    assert len(list(folder.glob("*.safetensors"))) == 3 and len(list(folder.glob("*_scene_*.png"))) == 12
+    assert len(list(folder.glob("*.safetensors"))) == 3 and len(list(folder.glob("*_scene_*.png"))) == 5 * 6
 
 
 def test_manifest_of_check_dataset_stands_for_the_folders(call, root):

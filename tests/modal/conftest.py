@@ -43,13 +43,18 @@ class Cloud:
         return self.state / "volumes" / "harald-output"
 
     def run(self, job: str, *flags: str, secrets: tuple[str, ...] = (SECRET,), preempt: str = "") -> Run:
-        """`modal run` of one job. preempt: the first container is interrupted when this output file appears."""
+        """`modal run` of one job.
+
+        preempt: a file of the output volume, or a glob; when it appears, the first container of the job is interrupted.
+        "part:" before it means the first container of a fan-out.
+        """
         report = self.state / "app.json"
         report.unlink(missing_ok=True)
         command = [sys.executable, "-m", "tests.fakemodal", "--state", str(self.state)]
         command += [part for secret in secrets for part in ("--secret", secret)]
         command += ["--container-env", "OMP_NUM_THREADS=1", "--container-env", "HF_HUB_OFFLINE=1"]
-        command += ["--preempt", f"{job}:harald-output/{preempt}"] if preempt else []
+        function, _, file = preempt.rpartition(":")
+        command += ["--preempt", f"{function or job}:harald-output/{file}"] if preempt else []
         command += ["--", sys.executable, "-m", "modal", "run", "-m", f"harald.modal_runner::{job}", *flags]
         done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=240)
         app = json.loads(report.read_text()) if report.exists() else {}

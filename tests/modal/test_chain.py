@@ -8,7 +8,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from harald.config import DATASETS
+from harald.data.latents import read_index
+from harald.jobs import prepare
 from harald.runs import sha256
+from harald.runtime import Runtime
+from harald.settings import resolve
+from tests import models
 from tests.modal.conftest import Cloud, Run, write_states
 
 pytestmark = [pytest.mark.modal, pytest.mark.slow]
@@ -55,10 +60,24 @@ def test_check_dataset_lists_every_state_of_both_base_folders(chain):
     assert len(states) == 6 and set(pq.read_table(manifest)["state_id"].to_pylist()) == states
 
 
-def test_prepare_fans_out_and_indexes_every_picture(chain):
-    run = good(chain.run("prepare", *RUN))
-    assert len(run.containers("part")) == 1  # six states are one shard
-    assert list((chain.output / "prepare/chain").glob("shard_*.safetensors"))
+def test_preempted_prepare_ends_with_the_shards_of_an_undisturbed_one(chain, tmp_path):
+    """The service interrupts a part after its first shard and starts another one."""
+    small = '{"prepare.pictures_per_shard": 4, "prepare.containers": 1}'
+    run = good(chain.run("prepare", *RUN, "--overrides", small, preempt="part:latents/*/*.safetensors"))
+    assert [container["preempted"] for container in run.containers("part")] == [True, False]
+    assert len(re.findall("this part: 4 of 20 pictures", run.output)) == 2, run.output
+    assert read_index(chain.output / "prepare/chain")[1].keys() == {
+        f"{state.name}/{path.name}" for name in DATASETS.values()
+        for state in (chain.state / "volumes" / name).iterdir() for path in state.glob("*.png")
+    }  # fmt: skip
+    volumes = {number: chain.state / "volumes" / name for number, name in DATASETS.items()}
+    here = Runtime(tmp_path, volumes, tmp_path / "output", models.cache())
+    assert prepare.run(here, resolve("tiny", overrides=small), "here")["shards"] == 5  # some sketches are the same
+    assert shards(chain.output) == shards(here.output)
+
+
+def shards(output: Path) -> dict[str, str]:
+    return {path.name: sha256(path) for path in (output / "latents").glob("*/*.safetensors")}
 
 
 def test_injection_poc_ends_with_a_report_and_person_files(chain):

@@ -10,12 +10,20 @@ import pytest
 from harald.config import DATASETS, HF_CACHE, HOUR, MNT_DATASET, MNT_OUTPUT, PINS, PYTHON
 from harald.errors import ConfigError
 from harald.jobs import concise_errors
-from harald.modal_runner import JOBS
+from harald.modal_runner import HERE_ONLY, JOBS
 from tests.modal.conftest import Cloud, Run
 
 pytestmark = pytest.mark.modal
 
-WITHOUT_GPU = {"demo_dataset", "doctor", "download_models", "check_dataset", "runs", "stop"}
+WITHOUT_GPU = {
+    "demo_dataset",
+    "doctor",
+    "download_models",
+    "check_dataset",
+    "runs",
+    "stop",
+    "prepare",
+}  # prepare's parts do
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +39,7 @@ def asked(refused: Run) -> dict:
 
 
 def test_every_job_is_a_function_of_the_app(asked):
-    assert set(asked) == set(JOBS) | {"part"}
+    assert set(asked) == set(JOBS) - HERE_ONLY | {"part"}
 
 
 def test_only_jobs_that_compute_ask_for_a_gpu(asked):
@@ -71,6 +79,7 @@ def test_source_and_report_templates_are_uploaded_and_nothing_compiled(asked):
     files = asked["train"]["files"]
     assert "/root/harald/jobs/train.py" in files
     assert "/root/harald/reporting/templates/page.html" in files
+    assert "/root/harald/web/static/page.js" in files
     assert not [file for file in files if file.endswith(".pyc")]
 
 

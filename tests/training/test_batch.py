@@ -6,8 +6,10 @@ import torch
 from harald import config
 from harald.config import Config
 from harald.data.index import states_for
-from harald.training.batch import DUMMY_PROMPT, Batches, keep_slots
+from harald.records import State
+from harald.training.batch import DUMMY_PROMPT, Batch, Batches, keep_groups, slots_of
 from harald.training.loop import loader
+from tests.models import base, encoder
 from tests.states import write_dataset
 
 SHAPE, MU = (16, 64), 0.5
@@ -23,21 +25,31 @@ def states(tmp_path_factory):
     return states_for(runtime, config.tiny())
 
 
-def same(a, b) -> bool:
-    """Two batches, bit for bit."""
-    pixels = all(
-        torch.equal(x.pixels, y.pixels) and torch.equal(x.t, y.t) and torch.equal(x.noise, y.noise)
-        and (x.owner, x.prompt, x.slots) == (y.owner, y.prompt, y.slots)
-        for x, y in zip(a.targets, b.targets, strict=True)
-    )  # fmt: skip
-    pictures = [[p.tobytes() for p in row] for row in a.references] == [
-        [p.tobytes() for p in row] for row in b.references
-    ]
-    return pixels and pictures and a.pairs == b.pairs and a.domain == b.domain
+def make(c: Config, states: list[State]) -> Batches:
+    return Batches(c, states, SHAPE, MU, None, encoder().chats, base().tokenize)
+
+
+def contents(batch: Batch) -> list:
+    """Everything in a batch, as bytes where it is a tensor."""
+
+    def flat(value):
+        if isinstance(value, torch.Tensor):
+            return value.numpy().tobytes()
+        if isinstance(value, list | tuple):
+            return [flat(one) for one in value]
+        if dataclasses.is_dataclass(value):
+            return [flat(getattr(value, field.name)) for field in dataclasses.fields(value)]
+        return value
+
+    return flat(batch)
+
+
+def same(a: Batch, b: Batch) -> bool:
+    return contents(a) == contents(b)
 
 
 def test_batch_is_a_pure_function_of_the_step(states):
-    one, other = (Batches(config.tiny(), states, SHAPE, MU, None) for _ in range(2))
+    one, other = (make(config.tiny(), states) for _ in range(2))
     _ = one[0], one[1]  # what was drawn before does not matter
     assert same(one[7], other[7])
     assert not same(one[7], one[8])
@@ -45,7 +57,7 @@ def test_batch_is_a_pure_function_of_the_step(states):
 
 def test_number_of_workers_changes_nothing(states):
     c = with_train(config.tiny(), steps=4)
-    batches = Batches(c, states, SHAPE, MU, None)
+    batches = make(c, states)
     alone = list(loader(batches, 1, c.train))
     helped = list(loader(batches, 1, dataclasses.replace(c.train, workers=2)))
     assert [b.step for b in helped] == [1, 2, 3]
@@ -54,17 +66,17 @@ def test_number_of_workers_changes_nothing(states):
 
 def test_noise_and_time_of_a_view_do_not_depend_on_its_neighbours(states):
     """Batch make-up: with more targets a state, the targets that both batches share keep their draws."""
-    few = Batches(with_train(config.tiny(), targets_per_state=1), states, SHAPE, MU, None)
-    many = Batches(with_train(config.tiny(), targets_per_state=2), states, SHAPE, MU, None)
+    few = make(with_train(config.tiny(), targets_per_state=1), states)
+    many = make(with_train(config.tiny(), targets_per_state=2), states)
     shared = 0
     for step in range(6):
-        noise = {t.noise.numpy().tobytes() for t in many[step].targets}
-        shared += sum(t.noise.numpy().tobytes() in noise for t in few[step].targets)
+        noise = {one.numpy().tobytes() for one in many[step].targets.noise}
+        shared += sum(one.numpy().tobytes() in noise for one in few[step].targets.noise)
     assert shared >= 6
 
 
 def test_all_targets_of_a_batch_are_of_one_domain_and_never_among_the_references(states):
-    batches = Batches(config.tiny(), states, SHAPE, MU, None)
+    batches = make(config.tiny(), states)
     domains = set()
     for step in range(12):
         batch = batches[step]
@@ -74,30 +86,49 @@ def test_all_targets_of_a_batch_are_of_one_domain_and_never_among_the_references
     assert domains == {"photo", "comic"}
 
 
+def prompts(batches: Batches, step: int) -> list[str]:
+    return [target.prompt for target in batches.targets(step, batches[step].pairs)]
+
+
 def test_prompts_are_silent_about_the_state_but_for_the_share_that_is_asked_for(states):
-    silent = Batches(with_train(config.tiny(), state_free_share=1.0, drop_text=0.0), states, SHAPE, MU, None)
-    full = Batches(with_train(config.tiny(), state_free_share=0.0, drop_text=0.0), states, SHAPE, MU, None)
-    dummy = Batches(with_train(config.tiny(), drop_text=1.0), states, SHAPE, MU, None)
+    silent = make(with_train(config.tiny(), state_free_share=1.0, drop_text=0.0), states)
+    full = make(with_train(config.tiny(), state_free_share=0.0, drop_text=0.0), states)
+    dummy = make(with_train(config.tiny(), drop_text=1.0), states)
     for step in range(5):
-        assert all("hair" not in t.prompt and "<person>" in t.prompt for t in silent[step].targets)
-        assert all("hair" in t.prompt and "<person>" in t.prompt for t in full[step].targets)
-        assert all(t.prompt == DUMMY_PROMPT for t in dummy[step].targets)
+        assert all("hair" not in prompt and "<person>" in prompt for prompt in prompts(silent, step))
+        assert all("hair" in prompt and "<person>" in prompt for prompt in prompts(full, step))
+        assert all(prompt == DUMMY_PROMPT for prompt in prompts(dummy, step))
 
 
-def test_groups_are_dropped_whole_and_never_all_of_them():
+def test_groups_are_dropped_and_never_all_of_them():
     c = with_train(config.tiny(), drop_group=0.5)
-    seen = {tuple(keep_slots(c, step, "x")) for step in range(200)}
-    for slots in seen:
-        assert slots and all((start in slots) == (start + i in slots) for start in range(0, 16, 4) for i in range(4))
-    assert len(seen) > 8
-    assert keep_slots(with_train(c, drop_references=1.0), 0, "x") == []
+    names = [name for name, _ in c.encoder.groups]
+    seen = {keep_groups(c, step, "x") for step in range(200)}
+    assert len(seen) == 2 ** len(names) - 1
+    assert slots_of(["hair", "outfit"], c.encoder) == [4, 5, 6, 7, 12, 13, 14, 15]
+    assert keep_groups(with_train(c, drop_references=1.0), 0, "x") == ()
+
+
+def test_teacher_says_what_the_kept_groups_carry_and_the_picture_then_teaches_nothing(states):
+    """Without the hair's tokens the person is drawn as a description without hair: so each group carries its own."""
+    c = with_train(config.tiny(), drop_group=0.5, teacher_weight=1.0, state_free_share=1.0, drop_text=0.0)
+    batches, kinds = make(c, states), set()
+    for step in range(12):
+        for target in batches.targets(step, batches[step].pairs):
+            groups = {name for name, start in (("face", 0), ("hair", 4)) if start in target.slots}
+            assert ("hair" in target.described) == ("hair" in groups)
+            assert ("woman" in target.described) == ("face" in groups)
+            assert target.shown == (len(target.slots) == 16)
+            kinds.add(frozenset(groups))
+    assert len(kinds) == 4
 
 
 def test_contrast_references_are_disjoint_from_references_and_targets(states):
-    batches = Batches(
-        with_train(config.tiny(), contrast_weight=0.5, max_references=1, targets_per_state=1), states, SHAPE, MU, None
-    )
+    batches = make(with_train(config.tiny(), contrast_weight=0.5, max_references=1, targets_per_state=1), states)
     batch = batches[0]
-    assert len(batch.contrast) == len(batch.references)
-    plain = Batches(config.tiny(), states, SHAPE, MU, None)
+    (members, seen), *_ = batch.references
+    (others, unseen), *_ = batch.contrast
+    assert len(batch.contrast) == len(batch.references) and members == others
+    assert not any(torch.equal(a, b) for a in seen.patches[0] for b in unseen.patches[0])
+    plain = make(config.tiny(), states)
     assert plain[0].contrast == []

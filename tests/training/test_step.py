@@ -4,11 +4,13 @@ import pytest
 import torch
 
 from harald import config
+from harald.config import Config
 from harald.data.index import states_for
 from harald.errors import TrainingError
-from harald.training.batch import Batches
+from harald.injection.prompt import parse
+from harald.training.batch import Batches, Targets, collate
 from harald.training.loop import learning_rate, make_optimizer, train_step
-from harald.training.step import flow_losses, training_loss
+from harald.training.step import flow_losses, target_losses, training_loss
 from tests.models import base, encoder
 from tests.states import write_dataset
 
@@ -18,25 +20,34 @@ def batches(tmp_path_factory):
     c = config.tiny()
     states = states_for(write_dataset(tmp_path_factory.mktemp("root"), states=6), c)
     shape, mu = base().latent_shape(c.data.image_size)
-    return Batches(c, states, shape, mu, None)
+    return Batches(c, states, shape, mu, None, encoder().chats, base().tokenize)
 
 
-def test_loss_of_a_target_does_not_depend_on_the_other_targets(batches):
-    """Targets of unequal length are not padded: each has the loss it has alone."""
-    c, batch, tokens = batches.config, batches[0], encoder()(batches[0].references).detach()
-    batch.targets[0] = dataclasses.replace(batch.targets[0], prompt="photo of <person>")
-    together = flow_losses(base(), tokens, batch.targets, c)
-    alone = torch.cat([flow_losses(base(), tokens, [target], c) for target in batch.targets])
-    assert len({len(t.prompt.split()) for t in batch.targets}) == 2
+def collated(targets: list, c: Config) -> Targets:
+    return collate(base().tokenize, targets, c.encoder.tokens, c)
+
+
+@pytest.mark.parametrize("point", ["output", "input"])
+def test_loss_and_gradient_of_a_target_do_not_depend_on_the_other_targets(batches, point):
+    """Prompts of unequal length are padded and the padding is masked: each target has the loss it has alone."""
+    c = dataclasses.replace(batches.config, injection=dataclasses.replace(batches.config.injection, point=point))
+    tokens = encoder().tokens(batches[0].references).detach().requires_grad_()
+    first, *others = batches.targets(0, batches[0].pairs)
+    targets = [dataclasses.replace(first, prompt="photo of <person>", slots=[0, 1]), *others]
+    assert collated(targets, c).layout.mask is not None and collated([first], c).layout.mask is None
+    together = flow_losses(base(), tokens, collated(targets, c), c)
+    alone = torch.cat([flow_losses(base(), tokens, collated([target], c), c) for target in targets])
     torch.testing.assert_close(together, alone, rtol=0, atol=2e-6)
+    one, other = (torch.autograd.grad(losses.sum(), tokens)[0] for losses in (together, alone))
+    assert one.abs().max() > 0 and (one - other).norm() <= 1e-4 * other.norm()
 
 
 def test_dropped_slots_change_the_loss_and_no_slots_is_the_plain_prompt(batches):
-    c, target = batches.config, batches[0].targets[0]
-    tokens = encoder()(batches[0].references).detach()
+    c, batch = batches.config, batches[0]
+    target, tokens = batches.targets(0, batch.pairs)[0], encoder().tokens(batch.references).detach()
 
     def loss(slots: list[int], values: torch.Tensor = tokens) -> float:
-        return flow_losses(base(), values, [dataclasses.replace(target, slots=slots)], c).item()
+        return flow_losses(base(), values, collated([dataclasses.replace(target, slots=slots)], c), c).item()
 
     assert loss(list(range(16))) != loss(list(range(4, 16)))
     assert loss([]) == loss([], torch.zeros_like(tokens))
@@ -47,7 +58,7 @@ def test_a_few_steps_on_one_batch_lower_its_loss(batches, point):
     c = dataclasses.replace(batches.config, injection=dataclasses.replace(batches.config.injection, point=point))
     e = encoder(point=point)
     optimizer = make_optimizer(e, c.train)
-    batch = dataclasses.replace(batches[0], step=50)  # after the warm-up
+    batch = dataclasses.replace(dataclasses.replace(batches, config=c)[0], step=50)  # after the warm-up
     rows = [train_step(base(), e, optimizer, batch, c) for _ in range(6)]
     assert rows[-1]["loss"] < rows[0]["loss"] - 1e-3
     assert rows[0]["grad_norm"] > 0
@@ -56,7 +67,8 @@ def test_a_few_steps_on_one_batch_lower_its_loss(batches, point):
 def test_no_tokens_means_no_gradient(batches):
     """The reason why train.drop_references is 0 by default: with a frozen base such a target teaches nothing."""
     e, c, batch = encoder(), batches.config, batches[0]
-    batch = dataclasses.replace(batch, targets=[dataclasses.replace(t, slots=[]) for t in batch.targets])
+    targets = [dataclasses.replace(target, slots=[]) for target in batches.targets(0, batch.pairs)]
+    batch = dataclasses.replace(batch, targets=collated(targets, c))
     loss, _ = training_loss(base(), e, batch, c)
     assert not loss.requires_grad
 
@@ -65,8 +77,8 @@ def test_loss_that_is_not_finite_stops_before_anything_changes(batches):
     e, c = encoder(), batches.config
     optimizer = make_optimizer(e, c.train)
     before = {name: tensor.clone() for name, tensor in e.trained_state().items()}
-    target = batches[0].targets[0]
-    poisoned = dataclasses.replace(batches[0], targets=[dataclasses.replace(target, noise=target.noise * float("nan"))])
+    targets = batches[0].targets
+    poisoned = dataclasses.replace(batches[0], targets=dataclasses.replace(targets, noise=targets.noise * float("nan")))
     with pytest.raises(TrainingError, match=r"step 1: loss nan.*states seed_"):
         train_step(base(), e, optimizer, poisoned, c)
     assert all(torch.equal(before[name], tensor) for name, tensor in e.trained_state().items())
@@ -78,7 +90,7 @@ def test_contrast_is_part_of_the_loss_when_it_is_asked_for(batches):
         batches.config,
         train=dataclasses.replace(batches.config.train, contrast_weight=0.5, max_references=1, targets_per_state=1),
     )
-    batch = Batches(c, batches.states, batches.shape, batches.mu, None)[0]
+    batch = dataclasses.replace(batches, config=c)[0]
     loss, parts = training_loss(base(), encoder(), batch, c)
     torch.testing.assert_close(loss.detach(), parts["flow"] + 0.5 * parts["contrast"])
 
@@ -86,3 +98,39 @@ def test_contrast_is_part_of_the_loss_when_it_is_asked_for(batches):
 def test_warm_up_is_linear_then_constant():
     settings = dataclasses.replace(config.tiny().train, warmup_steps=4, learning_rate=1.0)
     assert [learning_rate(step, settings) for step in range(6)] == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
+
+
+def taught(batches: Batches, **changes) -> Batches:
+    train = dataclasses.replace(batches.config.train, teacher_weight=1.0, flow_weight=0.0, **changes)
+    return dataclasses.replace(batches, config=dataclasses.replace(batches.config, train=train))
+
+
+def test_teacher_is_the_base_model_under_the_full_description(batches):
+    """A target without tokens whose prompt has the description already is exactly what the teacher draws."""
+    with_teacher = taught(batches, state_free_share=1.0, drop_text=0.0)
+    batch, c = with_teacher[0], with_teacher.config
+    targets = with_teacher.targets(0, batch.pairs)
+    views = [view for pair in batch.pairs for view in pair.targets]
+    assert [target.described for target in targets] == [view.prompt for view in views]
+    same = [dataclasses.replace(t, prompt=f"{t.described} <person>", slots=[]) for t in targets]
+    same = [dataclasses.replace(t, described=parse(t.prompt).with_word(c.injection.class_word)) for t in same]
+    tokens = encoder().tokens(batch.references)
+    _, teacher = target_losses(base(), tokens, collated(same, c), c)
+    assert teacher.abs().max() < 1e-10
+    _, teacher = target_losses(base(), tokens, collated(targets, c), c)
+    assert teacher.min() > 1e-6
+
+
+def test_teacher_says_the_description_where_the_text_is_dropped(batches):
+    with_teacher = taught(batches, drop_text=1.0)
+    pairs = with_teacher[0].pairs
+    owners = [pair.state.person for pair in pairs for _ in pair.targets]
+    assert [target.described for target in with_teacher.targets(0, pairs)] == owners and all(owners)
+
+
+def test_steps_towards_the_teacher_lower_its_loss(batches):
+    with_teacher, e = taught(batches), encoder()
+    optimizer = make_optimizer(e, with_teacher.config.train)
+    batch = dataclasses.replace(with_teacher[0], step=50)
+    rows = [train_step(base(), e, optimizer, batch, with_teacher.config) for _ in range(6)]
+    assert rows[0]["loss"] == rows[0]["teacher"] and rows[-1]["teacher"] < rows[0]["teacher"]

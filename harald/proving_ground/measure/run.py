@@ -14,6 +14,7 @@ from harald.base.qwen_image import QwenImage
 from harald.config import Config, Pretrain
 from harald.determinism import device
 from harald.evaluation.accuracy import Score
+from harald.evaluation.face_model import FaceModel
 from harald.evaluation.judge import Judge
 from harald.proving_ground.bars import ACCURACY, FACES, MEGABYTES, SECONDS, SIZE, Origin, Row, noted, rows
 from harald.proving_ground.measure import drawing, models, scores, sheets
@@ -45,7 +46,7 @@ class Measurement:
         """The rows of one part (see bars.BARS); without figures and values where weights are missing."""
         measure: dict[str, Callable[[], list[Row]]] = {
             "judge": self.judge_part, "vae": self.vae_part, "base": self.base_part, "faces": self.faces_part,
-            "speed": self.speed_part, SIZE: self.size_part,
+            "speed": self.speed_part, "face_model": self.face_model_part, SIZE: self.size_part,
         }  # fmt: skip
         log.info("measure %s", name)
         return measure[name]()
@@ -106,6 +107,11 @@ class Measurement:
             f"median of {drawing.REPEATS} after a warm-up, {drawing.CORES} threads, {self.config.generate.steps} steps"
         )
         return noted(rows("speed", measured, self.origin), note)
+
+    def face_model_part(self) -> list[Row]:
+        """A second opinion on the identity of renders, by a model of real faces."""
+        measured = scores.face_scores(FaceModel(), self.views, self.config.seed)
+        return rows("face_model", measured, self.origin, unit="area under the curve, or share of the pictures")
 
     def size_part(self) -> list[Row]:
         size = models.megabytes(self.weights)

@@ -4,10 +4,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from harald import determinism
 from harald.evaluation.accuracy import Score, attribute_table, identity_auc, visible_table
+from harald.evaluation.face_model import FaceModel, face_auc
 from harald.evaluation.judge import Judge, Reading
 from harald.proving_ground.bars import ACCURACY, BARS, EXPRESSIONS, PSNR
 from harald.proving_ground.measure.paired import loss_in_points, psnr, ratio
@@ -42,6 +44,18 @@ def judge_scores(real: Reading, views: Views, seed: int) -> dict[str, Score]:
     seen = visible_table(real, views.labels, views.identity, seed)
     table |= {f"judge: {name} can be seen": score for name, score in seen.items()}
     table["judge: identity"] = identity_auc(real.embedding, views.state, views.identity, seed)
+    return table
+
+
+def face_scores(model: FaceModel, views: Views, seed: int) -> dict[str, Score]:
+    """For each domain: identity by a model that never saw renders, and in how many pictures it finds a face."""
+    column, table = views.labels[:, NAMES.index("domain")], {}
+    for place, domain in enumerate(ATTRIBUTES["domain"]):
+        chosen = views.pick(torch.nonzero(column == place)[:, 0].tolist())
+        pictures = [Image.fromarray(image.numpy()) for image in chosen.images]
+        auc, found = face_auc(model, pictures, chosen.state.tolist(), chosen.identity.tolist(), seed)
+        table[f"face model: identity, {domain}"] = auc
+        table[f"face model: face found, {domain}"] = Score(found, torch.nan, torch.nan, len(pictures))
     return table
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from harald.data.description import listed
 from harald.determinism import rng
 from harald.proving_ground.persons.figure import build_figure
 from harald.proving_ground.persons.identity import Identity, draw_identity
@@ -53,10 +54,6 @@ class Person:
     def state_free_prompt(self, view: View) -> str:
         """What is left when the description is taken out and <person> stands for its class word."""
         return ", ".join([f"{view.domain} of person", *view.words()])
-
-
-def listed(words: list[str]) -> str:
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
 def person(seed: int, index: int, *, held_out: bool = False, views: int = 8, look_alikes: bool = False) -> Person:

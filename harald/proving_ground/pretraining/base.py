@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from harald import determinism
 from harald.proving_ground.pretraining import weights
-from harald.proving_ground.pretraining.fast_step import real_rotary, recorded
+from harald.proving_ground.pretraining.fast_step import recordable, recorded
 from harald.proving_ground.pretraining.pool import Pictures, Pool
 from harald.proving_ground.pretraining.prompts import VARIANTS, PromptIds
 from harald.proving_ground.pretraining.segment import Segment, generator, train
@@ -37,7 +37,7 @@ def run(segment: Segment) -> dict[str, float]:
             for layer in trained[1].layers:
                 layer.compile(dynamic=False)
         samples = Samples(pipeline, pool, segment, device)
-        with real_rotary(pipeline.transformer):
+        with recordable(pipeline.transformer):
             train(trained, FlowLoss(pipeline, samples, segment, device), segment.plan(), segment.log_row)
         weights.rounded(trained)
         with torch.compiler.set_stance("force_eager"):

@@ -3,7 +3,7 @@
 At this size a step is a few thousand small kernels; launching them one by one takes longer than running them.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -23,18 +23,28 @@ def rotate(x: Tensor, freqs_cis: Tensor, use_real: bool = False) -> Tensor:
     return torch.stack([a * cosine - b * sine, a * sine + b * cosine], -1).flatten(3).type_as(x)
 
 
+def text_length(states: Tensor, mask: Tensor) -> tuple[int, None, Tensor]:
+    """diffusers' compute_text_seq_len_from_mask without the lengths of the samples, which nothing reads: they take a
+    number from the host, which a recorded step must not do.
+    """
+    return states.shape[1], None, mask
+
+
 @contextmanager
-def real_rotary(transformer: Any) -> Iterator[None]:
-    """Inside, the transformer's rotary embedding is real: the same numbers to float32 rounding."""
+def recordable(transformer: Any, turn: Callable[..., Tensor] = rotate) -> Iterator[None]:
+    """Inside, the transformer can be compiled and recorded: real rotary embeddings (the same numbers to float32
+    rounding) and nothing from the host.
+    """
     hook = transformer.pos_embed.register_forward_hook(
-        lambda module, inputs, output: tuple(torch.view_as_real(turn).contiguous() for turn in output)
+        lambda module, inputs, output: tuple(torch.view_as_real(freqs).contiguous() for freqs in output)
     )
-    before = stock.apply_rotary_emb_qwen
-    vars(stock)["apply_rotary_emb_qwen"] = rotate
+    ours = {"apply_rotary_emb_qwen": turn, "compute_text_seq_len_from_mask": text_length}
+    before = {name: vars(stock)[name] for name in ours}
+    vars(stock).update(ours)
     try:
         yield
     finally:
-        vars(stock)["apply_rotary_emb_qwen"] = before
+        vars(stock).update(before)
         hook.remove()
 
 

@@ -8,9 +8,12 @@ import torch
 from torch import Tensor
 
 from harald.base.prompt_template import TEMPLATE_HEAD, TEMPLATE_TAIL
+from harald.config import Injection
+from harald.data.description import FACE, GROUPS, Description, read, without
 from harald.determinism import rng
 from harald.errors import ConfigError
 
+CLASS_WORD = Injection().class_word
 NEGATIVE = " "  # what the pipeline's guidance is measured against; config.Generate says the same
 VARIANTS = {"full": 0.45, "partial": 0.2, "state_free": 0.25, "negative": 0.1}  # shares of the training samples
 
@@ -64,8 +67,16 @@ class PromptIds:
 
 
 def partial(full: str, state_free: str, draw: Random) -> str:
-    """The full prompt without some of the description's phrases; the words of the view all stay."""
-    phrases = full.split(", ")
-    kept = len(phrases) - state_free.count(", ")  # the prompts end in the same phrases of the view
-    described = [phrase for phrase in phrases[1:kept] if draw.random() < 0.5]
-    return ", ".join([phrases[0], *described, *phrases[kept:]])
+    """The full prompt without some of what it says about the person: single phrases, or whole groups (see
+    data/description.py), the class word then standing for a person without a face. The words of the view all stay.
+    """
+    domain, _, view = state_free.partition(f" of {CLASS_WORD}")
+    described = full.removeprefix(f"{domain} of ").removesuffix(view)
+    if draw.random() < 0.5:
+        dropped = {name for name in (FACE, *GROUPS) if draw.random() < 0.5}
+        kept = without(described, dropped, CLASS_WORD)
+    else:
+        said = read(described)
+        parts = (tuple(p for p in part if draw.random() < 0.5) for part in (said.items, said.clothes))
+        kept = str(Description(said.head, *parts))
+    return f"{domain} of {kept}{view}"

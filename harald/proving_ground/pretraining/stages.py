@@ -18,6 +18,7 @@ import torch
 from harald.config import Config, Pretrain
 from harald.errors import ConfigError, did_you_mean
 from harald.proving_ground.pretraining import weights
+from harald.proving_ground.pretraining.cards import write_cards
 from harald.proving_ground.pretraining.segment import Segment
 from harald.runs import write_json
 from harald.settings import config_hash
@@ -80,6 +81,7 @@ def run_segment(config: Config, folder: Path, stage: str, number: int, confirm: 
         log.info("stage %s, segment %d, held-out: %s", stage, number + 1, metrics)
         note = {"segments": number + 1, "seed": config.seed, "config_hash": config_hash(config), "metrics": metrics}
         write_json(scratch / PROGRESS, {**progress(scratch), stage: note})
+        write_cards(scratch, progress(scratch), config)
         confirm()
         replace(folder, scratch)
     finally:

@@ -2,8 +2,7 @@
 
 import re
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,11 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import Qwen2Tokenizer, Qwen2VLImageProcessorPil, Qwen3VLForConditionalGeneration
-from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLVisionAttention, apply_rotary_pos_emb_vision
 
 from harald import determinism, hub
 from harald.config import ModelRef
 from harald.encoder.chat import ChatBuilder
+from harald.encoder.pictures import expect_equal_pictures
 from harald.errors import ConfigError
 from harald.evaluation.accuracy import Score, balanced_accuracy
 from harald.proving_ground.persons import ATTRIBUTES
@@ -51,13 +50,11 @@ def run(segment: Segment) -> dict[str, float]:
     device, pretrain, folder = determinism.device(), segment.pretrain, segment.weights / weights.QWEN3_VL
     model, tokenizer, processor = load(folder, device)
     asked = question(tokenizer, processor, pretrain.side)
-    with (
-        Pool(
-            segment.config.seed, segment.first_state, segment.settings.states, pretrain.held_out,
-            pretrain.views, pretrain.side, pretrain.workers,
-        ) as pool,
-        equal_pictures(model.model.visual),
-    ):  # fmt: skip
+    expect_equal_pictures(model.model.visual)
+    with Pool(
+        segment.config.seed, segment.first_state, segment.settings.states, pretrain.held_out,
+        pretrain.views, pretrain.side, pretrain.workers,
+    ) as pool:  # fmt: skip
         loss = CaptionLoss(model, asked, Captions(tokenizer, pool, pretrain.prompt_tokens, device), segment, device)
         train([model.train()], loss, segment.plan(weight_decay=WEIGHT_DECAY), segment.log_row)
         weights.rounded([model.eval()])
@@ -83,44 +80,6 @@ def load(folder: Path, device: torch.device) -> tuple[Any, Qwen2Tokenizer, Qwen2
         return model, *others
 
 
-class EqualPictures(Qwen3VLVisionAttention):
-    """The attention of pictures of one size in one call; the library's own makes one call a picture.
-
-    The same parameters and the same result; see `equal_pictures`.
-    """
-
-    def forward(
-        self,
-        hidden_states: Tensor,
-        cu_seqlens: Tensor,
-        position_embeddings: tuple[Tensor, Tensor] | None = None,
-        max_seqlen: int | None = None,
-        **kwargs: Any,
-    ) -> Tensor:
-        """[pictures * patches, width] -> the same. cu_seqlens: [pictures + 1]."""
-        assert position_embeddings is not None, "the tower always hands them over"
-        rows, pictures = len(hidden_states), len(cu_seqlens) - 1
-        query, key_, value = self.qkv(hidden_states).reshape(rows, 3, self.num_heads, -1).unbind(1)
-        query, key_ = apply_rotary_pos_emb_vision(query, key_, *position_embeddings)
-        parts = [
-            x.reshape(pictures, rows // pictures, self.num_heads, -1).transpose(1, 2) for x in (query, key_, value)
-        ]
-        seen = F.scaled_dot_product_attention(parts[0], parts[1], parts[2].to(parts[0].dtype), scale=self.scaling)
-        return self.proj(seen.transpose(1, 2).reshape(rows, -1))
-
-
-@contextmanager
-def equal_pictures(visual: Any) -> Iterator[None]:
-    """Inside, a vision tower reads batches of one picture size fast. visual: Qwen3VLVisionModel; its weights stay."""
-    for block in visual.blocks:
-        block.attn.__class__ = EqualPictures
-    try:
-        yield
-    finally:
-        for block in visual.blocks:
-            block.attn.__class__ = Qwen3VLVisionAttention
-
-
 @dataclass(frozen=True)
 class Question:
     """What stands before every answer, for pictures of one size. ids, kinds: [l]; grid: (t, h, w) in patches."""
@@ -134,8 +93,7 @@ def question(tokenizer: Qwen2Tokenizer, processor: Qwen2VLImageProcessorPil, sid
     """The encoder's own chat of one picture, up to where the answer (or the queries) begin."""
     builder = ChatBuilder(tokenizer, processor, [], side * side)
     ((_, chat),) = builder.build([[Image.new("RGB", (side, side))]])
-    t, h, w = chat.grids[0].tolist()
-    return Question(chat.ids[0], chat.kinds[0], (t, h, w))
+    return Question(chat.ids, chat.kinds, chat.grids[0])
 
 
 def answers(tokenizer: Qwen2Tokenizer, texts: Sequence[str]) -> Tensor:

@@ -1,0 +1,52 @@
+"""Persons made from persons: without some of their groups, or mixed."""
+
+import dataclasses
+from collections.abc import Collection, Sequence
+
+import torch
+
+from harald.errors import ConfigError, PersonFileError, did_you_mean
+from harald.records import PersonTokens
+
+
+def without_groups(person: PersonTokens, dropped: Collection[str]) -> PersonTokens:
+    """The slots of the other groups, in their order. Raises ConfigError for an unknown group, or if none is left."""
+    known = [name for name, _ in person.groups]
+    for name in dropped:
+        if name not in known:
+            raise ConfigError(f"the person has no group {name!r}", did_you_mean(name, known))
+    groups = tuple(group for group in person.groups if group[0] not in dropped)
+    if not groups:
+        raise ConfigError("no group of the person is left", f"keep one of: {', '.join(known)}")
+    slots = dict(zip(known, person.tokens.split([size for _, size in person.groups]), strict=True))
+    return dataclasses.replace(person, tokens=torch.cat([slots[name] for name, _ in groups]), groups=groups)
+
+
+def mixed(parts: Sequence[tuple[PersonTokens, float]]) -> PersonTokens:
+    """The weighted mean of persons, slot by slot; each slot is then as long as its parts are in the weighted mean.
+
+    A mean of vectors that point apart is shorter than they are, and at the input point length counts. weights: 0 or
+    more, one of them above 0; only their proportions matter. Raises ConfigError, or PersonFileError if the persons
+    come from different encoders.
+    """
+    persons, total = [person for person, _ in parts], sum(weight for _, weight in parts)
+    if min(weight for _, weight in parts) < 0 or not 0 < total < float("inf"):
+        raise ConfigError(
+            f"the weights of a mix are {[weight for _, weight in parts]}", "use numbers from 0 on, one of them above 0"
+        )
+    kinds = sorted({f"{p.encoder or 'unknown'} ({p.base}, {p.point} point, groups {p.groups})" for p in persons})
+    if len(kinds) > 1:
+        raise PersonFileError(
+            f"person files of different encoders cannot be mixed: {'; '.join(kinds)}", "use files of one encoder"
+        )
+    if len(parts) == 1:
+        return persons[0]
+    shares = torch.tensor([weight / total for _, weight in parts])[:, None, None]
+    tokens = torch.stack([person.tokens for person in persons])
+    mean, length = (shares * tokens).sum(0), (shares * tokens.norm(dim=-1, keepdim=True)).sum(0)
+    return dataclasses.replace(
+        persons[0],
+        tokens=torch.nn.functional.normalize(mean, dim=-1) * length,
+        references=sum(person.references for person in persons),
+        notes={"mixed": ", ".join(f"{weight:g}" for _, weight in parts)},
+    )

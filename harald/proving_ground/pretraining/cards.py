@@ -1,0 +1,64 @@
+"""A model card for each repository of small weights, from what its training noted."""
+
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import ModelCard, ModelCardData
+
+from harald.config import Config
+from harald.proving_ground.pretraining import weights
+from harald.proving_ground.pretraining.judge import FOLDER as JUDGE
+
+MADE_BY = {weights.QWEN_IMAGE: ("vae", "base"), JUDGE: ("judge",), weights.QWEN3_VL: ("vision",)}
+WHAT = {
+    weights.QWEN_IMAGE: "A small Qwen-Image (`AutoencoderKLQwenImage`, `Qwen2_5_VLForConditionalGeneration`, "
+    "`QwenImageTransformer2DModel`): text -> pictures of 128 x 128 pixels, photo and comic. Its vocabulary is that of "
+    "the synthetic persons' prompts; it knows nothing else.",
+    weights.QWEN3_VL: "A small Qwen3-VL (`Qwen3VLForConditionalGeneration`) that writes the prompt of a picture of a "
+    "synthetic person.",
+    JUDGE: "A classifier of state and view of synthetic persons that knows which parts cannot be seen, and an identity "
+    "embedding.",
+}
+LIBRARY = {weights.QWEN_IMAGE: "diffusers", weights.QWEN3_VL: "transformers", JUDGE: "harald"}
+TEMPLATE = """---
+{{ card_data }}
+---
+
+# {{ name }}
+
+{{ what }} Trained from nothing, on synthetic persons alone (a CC0 head, rendered); no photo of anybody.
+Meant for tests, demonstrations and method work with harald, not for pictures of real people.
+
+Persons of held-out streams never entered any training. bfloat16, {{ megabytes }} MB.
+
+## Made by
+
+In this order, in one run folder, on one NVIDIA H200. A segment lasts less than ten minutes and is a pure function of
+the weights before it, the configuration and its number: the commands give the same bytes on the same kind of machine.
+
+{% for stage in stages %}    {{ stage.command }}
+{% endfor %}
+| stage | segments | configuration | held-out |
+|---|---|---|---|
+{% for stage in stages %}| {{ stage.name }} | {{ stage.segments }} | `{{ stage.config_hash }}` | {{ stage.metrics }} |
+{% endfor %}"""
+
+
+def write_cards(folder: Path, progress: dict[str, Any], config: Config) -> None:
+    """README.md for every repository of the folder that a stage has trained. progress: see stages.progress."""
+    for name, stages in MADE_BY.items():
+        done = [stage for stage in stages if stage in progress]
+        if done:
+            rows = [_row(stage, progress[stage], config) for stage in done]
+            size = sum(file.stat().st_size for file in (folder / name).rglob("*.safetensors")) / 1e6
+            card = ModelCard.from_template(
+                ModelCardData(license="apache-2.0", library_name=LIBRARY[name], tags=["synthetic"]),
+                template_str=TEMPLATE, name=name, what=WHAT[name], stages=rows, megabytes=f"{size:.1f}",
+            )  # fmt: skip
+            (folder / name / "README.md").write_text(str(card))
+
+
+def _row(stage: str, note: dict[str, Any], config: Config) -> dict[str, Any]:
+    flags = f"--preset {config.preset} --run-name m --seed {note['seed']} --stage {stage}"
+    metrics = ", ".join(f"{name} {value}" for name, value in note["metrics"].items())
+    return {**note, "name": stage, "command": f"python -m harald pretrain_mini {flags}", "metrics": metrics}

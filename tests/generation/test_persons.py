@@ -1,0 +1,56 @@
+import dataclasses
+
+import pytest
+import torch
+
+from harald.errors import ConfigError, PersonFileError
+from harald.generation.persons import mixed, without_groups
+from harald.records import PersonTokens
+
+
+def person(seed: int, **changes) -> PersonTokens:
+    tokens = torch.randn(5, 8, generator=torch.Generator().manual_seed(seed))
+    whole = PersonTokens(tokens, (("face", 2), ("hair", 1), ("worn", 2)), "output", "base", 1, "run/step")
+    return dataclasses.replace(whole, **changes)
+
+
+def test_dropped_groups_take_their_slots_with_them():
+    kept = without_groups(person(0), {"hair"})
+    assert kept.groups == (("face", 2), ("worn", 2))
+    assert torch.equal(kept.tokens, person(0).tokens[[0, 1, 3, 4]])
+
+
+def test_unknown_group_and_an_empty_person_are_refused():
+    with pytest.raises(ConfigError, match=r"no group 'hare'\n  fix: did you mean 'hair'"):
+        without_groups(person(0), {"hare"})
+    with pytest.raises(ConfigError, match="no group of the person is left"):
+        without_groups(person(0), {"face", "hair", "worn"})
+
+
+def test_mix_is_the_mean_direction_with_the_mean_length():
+    a, b = person(1), person(2)
+    mix = mixed([(a, 3.0), (b, 1.0)])
+    mean, lengths = 0.75 * a.tokens + 0.25 * b.tokens, 0.75 * a.tokens.norm(dim=1) + 0.25 * b.tokens.norm(dim=1)
+    torch.testing.assert_close(mix.tokens.norm(dim=1), lengths)
+    torch.testing.assert_close(torch.cosine_similarity(mix.tokens, mean), torch.ones(5))
+    assert mix.references == 2
+
+
+def test_weight_0_leaves_a_person_out_and_only_proportions_matter():
+    torch.testing.assert_close(mixed([(person(1), 1.0), (person(2), 0.0)]).tokens, person(1).tokens)
+    assert torch.equal(
+        mixed([(person(1), 2.0), (person(2), 2.0)]).tokens, mixed([(person(1), 0.5), (person(2), 0.5)]).tokens
+    )
+    assert mixed([(person(1), 0.3)]) is not None and torch.equal(mixed([(person(1), 0.3)]).tokens, person(1).tokens)
+
+
+@pytest.mark.parametrize("weights", [(-1.0, 2.0), (0.0, 0.0), (float("nan"), 1.0), (float("inf"), 1.0)])
+def test_weights_without_a_mean_are_refused(weights):
+    with pytest.raises(ConfigError, match="the weights of a mix"):
+        mixed([(person(1), weights[0]), (person(2), weights[1])])
+
+
+@pytest.mark.parametrize("change", [{"encoder": "other"}, {"base": "other"}, {"point": "input"}])
+def test_persons_of_different_encoders_are_not_mixed(change):
+    with pytest.raises(PersonFileError, match="different encoders"):
+        mixed([(person(1), 1.0), (person(2, **change), 1.0)])

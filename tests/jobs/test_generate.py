@@ -1,0 +1,118 @@
+"""generate: several prompts, domains and seeds; groups, strength and mixes of persons."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from harald import cli
+from harald.injection.person_file import save_person
+from harald.records import PersonTokens
+from tests.models import base
+
+PROMPT = "photo of <person> in a park"
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory) -> Path:
+    """Two person files, a and b."""
+    root = tmp_path_factory.mktemp("root")
+    groups = (("face", 2), ("hair", 2))
+    for seed, name in enumerate("ab"):
+        tokens = torch.randn(4, base().width, generator=torch.Generator().manual_seed(seed))
+        save_person(root / name, PersonTokens(tokens, groups, "output", base().repo, 1, "run/step"))
+    return root
+
+
+@pytest.fixture
+def generate(root, monkeypatch):
+    """The folder that a run of generate wrote."""
+    monkeypatch.setenv("HARALD_ROOT", str(root))
+
+    def call(name: str, *flags: str, person: str = "a", prompt: str = PROMPT) -> Path:
+        known = ["--preset", "tiny", "--overrides", '{"generate.steps": 2}', "--run-name", name]
+        cli.main(["generate", *known, "--person", person, "--prompt", prompt, *flags])
+        return root / "output" / "generate" / name
+
+    return call
+
+
+def pixels(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.glob("*.png")}
+
+
+def test_every_prompt_in_every_domain_with_every_seed(generate):
+    folder = generate("many", "--domain", "photo,comic", "--seeds", "3,7", prompt=f'["{PROMPT}", "<person> asleep"]')
+    names = {f"prompt_0{p}_{d}_seed_{s}.png" for p in (1, 2) for d in ("photo", "comic") for s in (3, 7)}
+    assert set(pixels(folder)) == names
+    alone = pixels(generate("alone", "--seed", "7"))
+    assert list(alone) == ["seed_7.png"]
+    assert alone["seed_7.png"] == pixels(folder)["prompt_01_photo_seed_7.png"]
+    assert (folder / "report.html").read_text().count("<img") == 16
+
+
+def test_dropping_one_group_is_keeping_the_other(generate):
+    dropped, kept = generate("dropped", "--drop", "hair"), generate("kept", "--keep", "face")
+    assert pixels(dropped) == pixels(kept)
+    assert pixels(dropped) != pixels(generate("all"))
+
+
+def test_groups_are_chosen_for_one_person_of_two(generate):
+    two, prompt = "anna=a,ben=b", "<person:anna> and <person:ben>"
+    anna = pixels(generate("anna", "--drop", "anna=hair", person=two, prompt=prompt))
+    both = pixels(generate("both", "--drop", "hair", person=two, prompt=prompt))
+    each = pixels(generate("each", "--drop", "anna=hair,ben=hair", person=two, prompt=prompt))
+    assert both == each and anna != both
+
+
+def test_strength_moves_the_picture_from_the_plain_prompt_to_the_person(generate):
+    plain = pixels(generate("none", "--strength", "0"))
+    assert plain != pixels(generate("one", "--strength", "1")) != pixels(generate("two", "--strength", "2"))
+    assert plain == pixels(generate("other", "--strength", "0", person="b"))
+
+
+def test_mix_lies_between_two_persons(generate):
+    a, b, mix = (pixels(generate(f"mix{i}", person=p)) for i, p in enumerate(("a", "b", "a+b")))
+    assert len({tuple(sorted(p.items())) for p in (a, b, mix)}) == 3
+    assert mix == pixels(generate("mix3", person="a*2+b*2"))
+
+
+def test_person_that_only_one_prompt_mentions_is_drawn_there_alone(generate):
+    folder = generate("some", person="x=a,y=b", prompt='["<person:x> in a park", "<person:y> in a park"]')
+    one, other = (pixels(folder)[f"prompt_0{n}_seed_0.png"] for n in (1, 2))
+    assert one != other
+    assert one == pixels(generate("x", person="x=a", prompt="<person:x> in a park"))["seed_0.png"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        ({"prompt": "[<person>]"}, "begins with [ and is not JSON"),
+        ({"prompt": '["<person>", 3]'}, "of other things than texts"),
+        ({"prompt": "[]"}, "a list without texts"),
+        ({"prompt": '["<person>", "a park"]'}, "has no placeholder"),
+        ({"prompt": '["<person:x>"]', "person": "x=a,y=b"}, "does not mention ['y']"),
+        ({"--domain": ""}, "--domain is ''"),
+        ({"--domain": "../x"}, "'../x'"),
+        ({"--seeds": "1,x"}, "--seeds is '1,x'"),
+        ({"--seeds": "-1"}, "--seeds is '-1'"),
+        ({"--seeds": "1", "--count": "2"}, "give one of the two"),
+        ({"--seeds": ",".join(map(str, range(300)))}, "make 300 pictures"),
+        ({"--strength": "-1"}, "--strength is -1"),
+        ({"--strength": "nan"}, "--strength is nan"),
+        ({"--drop": "hare"}, "did you mean 'hair'?"),
+        ({"--keep": "hare"}, "did you mean 'hair'?"),
+        ({"--drop": "ben=hair"}, "<person:ben>, who is not in --person"),
+        ({"--drop": "face,hair"}, "no group of the person is left"),
+        ({"person": "a*x+b"}, "the weight 'x'"),
+        ({"person": "a*0+b*0"}, "the weights of a mix"),
+        ({"person": "a+nobody"}, "there is no person file nobody"),
+    ],
+)
+def test_wrong_flags_are_refused_before_anything_is_written(generate, root, flags, says):
+    rest = [part for name, value in flags.items() if name.startswith("--") for part in (name, value)]
+    words = {name: value for name, value in flags.items() if not name.startswith("--")}
+    with pytest.raises(SystemExit) as stop:
+        generate("refused", *rest, **words)
+    assert says in str(stop.value.code) and "\n  fix: " in str(stop.value.code)
+    assert not (root / "output" / "generate" / "refused").exists()
