@@ -120,7 +120,7 @@ class StopsAt(Session):
 
 
 def test_stopped_run_writes_a_checkpoint_at_that_step_and_ends_with_the_bytes_of_an_unbroken_one(runtime, unbroken):
-    name, step = "stopped", 3
+    name, step = "stopped", 5  # one step before a checkpoint in turn
     stopped = job.run(dataclasses.replace(runtime, session=StopsAt(step)), small(), name)
     folder = runtime.output / "train" / name
     assert (stopped["state"], stopped["to_step"]) == ("stopped", step)
