@@ -18,7 +18,7 @@ from harald.published.lora import misfits
 from harald.runtime import Runtime
 
 Finding = tuple[str, str, str]  # state, detail, advice
-NOT_YET: Finding = ("ok", "not in the cache yet", "")
+NOT_YET: Finding = ("ok", "nothing to look at before the models are complete in the cache", "")
 
 
 def files(runtime: Runtime, ref: ModelRef) -> Finding:
