@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import QwenImagePipeline
+from diffusers import AutoencoderKLQwenImage, QwenImagePipeline
 from torch import Tensor
 
 from harald import hub
@@ -15,9 +15,7 @@ GROUP = 8  # pictures that are encoded at once
 
 def load_vae(cache: Path, ref: ModelRef, device: torch.device, dtype: torch.dtype) -> Any:
     """The VAE of a base model in the HF cache, frozen, in evaluation mode. Raises ModelError."""
-    others: Any = dict.fromkeys(("transformer", "text_encoder", "tokenizer", "scheduler"))  # None: not loaded
-    pipeline = hub.load(QwenImagePipeline, cache, ref, dtype=dtype, **others)
-    return pipeline.vae.to(device).requires_grad_(False).eval()
+    return hub.load(AutoencoderKLQwenImage, cache, ref, "vae", dtype=dtype).to(device).requires_grad_(False).eval()
 
 
 def encode_images(vae: Any, pixels: Tensor) -> Tensor:

@@ -54,6 +54,11 @@ def train(
     if start == 0:
         sample(0)
     progress = Progress(session, start, settings.steps)
+
+    def confirm() -> None:
+        session.check()
+        metrics.file.stat()  # its disk is away: nothing is begun anew in the place where it was
+
     with session.finishes_step(), Tracker(folder / "trackio", folder.name, asdict(config)) as tracker:
         for batch in loader(batches, start, settings):
             step = batch.step + 1
@@ -68,7 +73,7 @@ def train(
             if due or stopping:
                 save_checkpoint(
                     checkpoints, step, encoder, optimizer, metrics.content, identity, settings.keep_checkpoints,
-                    session.check, extra=not due,
+                    confirm, extra=not due,
                 )  # fmt: skip
                 commit()
                 log.info("checkpoint at step %d", step)

@@ -42,8 +42,8 @@ class Metrics:
         self.content += line
 
         def append() -> None:
-            with self.file.open("ab") as file:
-                if whole := file.tell() == before:
+            with self.file.open("r+b") as file:  # a file that has vanished is not begun anew: its disk is away
+                if whole := file.seek(0, io.SEEK_END) == before:
                     file.write(line)
             if not whole:  # half of it is there from the try before
                 self._rewrite()

@@ -27,6 +27,7 @@ const harald = {
       drop.onkeydown = (event) => ["Enter", " "].includes(event.key) && get("pictures").click();
       get("consent").onchange = () => this.ready();
       get("read").onclick = () => this.read();
+      this.choose([...get("pictures").files]); // of a visitor who was faster than this script
     }
     get("person-file").onchange = (event) => {
       const [file] = event.target.files;
