@@ -71,6 +71,18 @@ def test_latent_statistics_are_the_defaults_of_the_class_too():
     assert len(ours["latents_mean"]) == len(ours["latents_std"]) == ours["z_dim"]
 
 
+def test_parts_of_the_base_model_fit_each_other_at_512_pixels():
+    """A forward pass on the meta device: shapes only. Packed latents of the VAE and states as wide as the text
+    encoder's, prompt and 64 person tokens together, go through all 60 blocks."""
+    vae, transformer, text = (empty(QWEN_IMAGE, TOP[name]) for name in ("vae", "transformer", "text_encoder"))
+    latents = vae.encode(torch.empty(1, 3, 1, 512, 512, device="meta")).latent_dist.mode()
+    assert latents.shape == (1, 16, 1, 64, 64)
+    packed = torch.empty(1, 32 * 32, 4 * latents.shape[1], device="meta")
+    states = torch.empty(1, 26 + 64, text.config.text_config.hidden_size, device="meta")
+    time, shapes = torch.empty(1, device="meta"), [[(1, 32, 32)]]
+    assert transformer(packed, states, None, time, shapes, return_dict=False)[0].shape == packed.shape
+
+
 def test_small_models_use_the_published_schedule():
     ours = dict(scheduler().config)
     assert {name: ours[name] for name in QWEN_IMAGE.config(TOP["scheduler"]) if not name.startswith("_")} == {
