@@ -8,6 +8,7 @@ import time
 
 import pytest
 import torch
+from safetensors.torch import save
 
 from harald import config
 from harald.base.qwen_image import QwenImage
@@ -88,10 +89,10 @@ def test_only_the_vae_is_loaded(runtime, monkeypatch):
         raise AssertionError("the whole base model was loaded")
 
     monkeypatch.setattr(QwenImage, "load", refuse)
-    for folder in runtime.hf_cache.rglob("transformer"):  # nor can it be: its weights are no weights
+    for folder in runtime.hf_cache.rglob("transformer"):  # nor can it be: its file holds no tensor
         (weights,) = folder.glob("*.safetensors")
         weights.unlink()
-        weights.write_bytes(b"none")
+        weights.write_bytes(save({}))
     encoding._vae.cache_clear()
     assert prepare.run(runtime, tiny(), "one")["encoded"] == 12
 
