@@ -68,15 +68,12 @@ def test_synthetic_persons_are_judged_in_every_arm_and_the_bars_go_where_they_ar
     assert metrics["pictures"] < 16 * (len(ARMS) + 3)  # what two arms ask for is drawn once
 
 
-def test_same_seed_gives_the_same_bytes_and_another_seed_other_persons(evaluate, root):
+def test_same_seed_gives_the_same_bytes(evaluate, root):
     small = {"evaluate.views": 4, "evaluate.references": [1], "evaluate.main_references": 1, "evaluate.look_alikes": 0}
     small |= {"evaluate.inversion_states": 0, "evaluate.mean_states": 1}
     one, again = (evaluate(name, "--weights", str(root / "weights"), **small) for name in ("one", "again"))
     for file in ("metrics.json", "config.json", "inputs.json"):
         assert (one / file).read_bytes() == (again / file).read_bytes()
-    other = evaluate("other", "--weights", str(root / "weights"), "--seed", "1", **small)
-    names = [{path.parent.name for path in folder.glob("panel/*/*.png")} for folder in (one, other)]
-    assert not names[0] & names[1]
 
 
 @pytest.mark.slow
