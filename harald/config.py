@@ -278,8 +278,17 @@ class Generate(Strict):
 
 @dataclass(frozen=True)
 class Evaluate(Strict):
-    states: int = 32
-    timesteps: tuple[float, ...] = (0.1, 0.3, 0.5, 0.7, 0.9)
+    """The panel of held-out states that a trained encoder is judged on."""
+
+    states: int = 16  # synthetic persons: twins
+    look_alikes: int = 0  # further synthetic states: one look on two persons
+    views: int = 20  # rendered of each synthetic state
+    references: tuple[int, ...] = (1, 2, 4, 8)  # numbers of references that are compared
+    main_references: int = 4  # of all arms
+    mean_states: int = 16  # training states whose mean tokens are an arm
+    inversion_states: int = 0  # states that get a Textual Inversion of poc.steps steps; 0: off
+    batch: int = 4  # pictures, references and questions at a time
+    timesteps: tuple[float, ...] = (0.1, 0.3, 0.5, 0.7, 0.9)  # of the flow losses
 
 
 @dataclass(frozen=True)
@@ -397,7 +406,7 @@ def mini() -> Config:
             ),
         ),
         generate=Generate(size=128, steps=24, guidance=2.5),
-        evaluate=Evaluate(states=8),
+        evaluate=Evaluate(look_alikes=8, batch=64),
         pretrain=Pretrain(
             vae=Stage(steps=11_000, segments=1, batch=64, learning_rate=1.5e-3, states=8192, first_states=512),
             base=Stage(steps=5000, segments=6, batch=768, learning_rate=1e-3, states=5120, first_states=640),
@@ -445,7 +454,7 @@ def tiny() -> Config:
         ),
         poc=Poc(steps=60, batch=2, learning_rate=3e-2),
         generate=Generate(size=64, steps=6, guidance=2.0),
-        evaluate=Evaluate(states=4),
+        evaluate=Evaluate(states=4, look_alikes=2, views=10, references=(1, 4), mean_states=2, batch=32),
         pretrain=Pretrain(
             stage, stage, stage, stage, sizes="tiny", side=64, views=2, held_out=2, prompt_tokens=512, workers=1
         ),

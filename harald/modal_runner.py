@@ -11,7 +11,7 @@ import errno
 import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import modal
 
@@ -229,10 +229,19 @@ JOBS["serve"] = serve
 
 @job(**config.INFER_JOB)
 def evaluate(
-    preset: Preset = "full", run_name: str = "", seed: int = 0, overrides: str = "{}", train_run: str = ""
+    preset: Preset = "full",
+    run_name: str = "",
+    seed: int = 0,
+    overrides: str = "{}",
+    train_run: str = "",
+    identity_run: str = "",
+    source: Literal["auto", "proving_ground", "dataset"] = "auto",
+    weights: str = "",
+    into: str = "",
 ) -> dict:
-    """Judge a trained encoder on states that it never saw; ends with a report."""
-    return run("evaluate", preset=preset, run_name=run_name, seed=seed, overrides=overrides, train_run=train_run)
+    """Is the state kept? Draw persons that a trained encoder never saw, judge the pictures; ends with a report."""
+    return run("evaluate", preset=preset, run_name=run_name, seed=seed, overrides=overrides, train_run=train_run,
+               identity_run=identity_run, source=source, weights=weights, into=into)  # fmt: skip
 
 
 @job(**config.TRAIN_JOB | {"retries": None})

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from harald.config import PRESETS, Config, Train
+from harald.config import PRESETS, Config, Evaluate, Train
 from harald.errors import ConfigError, did_you_mean
 
 _ADAPTER = TypeAdapter(Config)
@@ -90,6 +90,8 @@ def check(config: Config) -> None:
         "poc.scenes": len(config.poc.scenes),
         "generate.steps": config.generate.steps,
         "evaluate.states": config.evaluate.states,
+        "evaluate.mean_states": config.evaluate.mean_states,
+        "evaluate.batch": config.evaluate.batch,
         "evaluate.timesteps": len(config.evaluate.timesteps),
         **{f"serve.{name}": value for name, value in dataclasses.asdict(config.serve).items()},
         "encoder.groups": len(encoder.groups),
@@ -116,6 +118,7 @@ def check(config: Config) -> None:
         raise ConfigError(f"data.min_views is {data.min_views}", "use 2 or more: one view to look at, one to draw")
     if not config.injection.class_word.strip():
         raise ConfigError("injection.class_word is empty", "use a word such as 'person'")
+    _check_evaluate(config.evaluate)
     _check_train(train, "train")
     start = 0
     for number, phase in enumerate(train.phases):
@@ -123,6 +126,19 @@ def check(config: Config) -> None:
             raise ConfigError(f"train.phases.{number}.steps is {phase.steps}", "use 1 or more")
         _check_train(train.at(start), f"train, phase {phase.name!r},")
         start += phase.steps
+
+
+def _check_evaluate(evaluate: Evaluate) -> None:
+    for name, value in {"look_alikes": evaluate.look_alikes, "inversion_states": evaluate.inversion_states}.items():
+        if value < 0:
+            raise ConfigError(f"evaluate.{name} is {value}", "use 0 or more")
+    if evaluate.views < 4:
+        raise ConfigError(f"evaluate.views is {evaluate.views}", "use 4 or more: two of each domain")
+    if min(evaluate.references, default=0) < 1 or evaluate.main_references not in evaluate.references:
+        raise ConfigError(
+            f"evaluate.references is {list(evaluate.references)}, evaluate.main_references {evaluate.main_references}",
+            "use numbers from 1 on, the main one among them",
+        )
 
 
 def _check_train(train: Train, where: str) -> None:

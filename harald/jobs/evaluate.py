@@ -1,84 +1,155 @@
-"""Does the person in the pictures help to draw their other pictures? On states that the encoder never saw.
+"""Is the state kept? A trained encoder on persons it never saw, drawn by the base model, judged against the truth.
 
-Without a judge of what is drawn, the number is the flow-matching loss on held-out views: with the person's tokens, with
-no tokens, and with the tokens of another state (which must be worse than the person's own, or the tokens mean nothing).
+What is measured stands in docs/evaluation.md. The flow loss, which needs no judge, stands beside it.
 """
 
-import numpy as np
-import torch
+import dataclasses
+import logging
+import statistics
+from pathlib import Path
 
-from harald import reporting, runs
+import torch
+from torch import Tensor
+
+from harald import runs
 from harald.base.qwen_image import QwenImage
 from harald.config import Config
-from harald.data.index import states_for
-from harald.data.manifest import split_of
-from harald.determinism import rng
-from harald.errors import DatasetError
-from harald.evaluation.loss_gap import ARMS, arm_losses, interval, predict_all, split_views
-from harald.generation.draw import draw
-from harald.injection.prompt import ANY, parse
+from harald.encoder.model import PersonEncoder
+from harald.evaluation import state_bars
+from harald.evaluation.accuracy import Score
+from harald.evaluation.arms import OURS, others, predicted
+from harald.evaluation.drawing import draw_all
+from harald.evaluation.evidence import Evidence, copied, judged, real_targets
+from harald.evaluation.experiment import Experiment
+from harald.evaluation.loss_gap import arm_losses, loss_table
+from harald.evaluation.panel import Cell, Truth, cells, references, target
+from harald.evaluation.picture_rows import picture_rows
+from harald.evaluation.report import Costs, report
+from harald.evaluation.result import Result
+from harald.jobs import evaluate_source
+from harald.jobs.evaluate_source import Material, Source
+from harald.jobs.injection_poc import Cost
 from harald.jobs.loading import base_model, trained_encoder
-from harald.records import State
+from harald.proving_ground.measure import origin
 from harald.runtime import Runtime
+from harald.training.inversion import invert
+
+log = logging.getLogger(__name__)
 
 
-def run(runtime: Runtime, config: Config, run_name: str, train_run: str = "") -> dict:
-    source = runs.find_run(runtime, "train", train_run)
-    states = held_out(states_for(runtime, config), config)
-    base = base_model(runtime.hf_cache, config)
-    encoder, name = trained_encoder(runtime.hf_cache, source)
-    folder = runs.open_run(runtime, "evaluate", run_name, config, encoder=name)
-    panels = [split_views(state, config) for state in states]
-    tokens = predict_all(encoder, [references for references, _ in panels])
-    losses = np.array(
-        [arm_losses(base, tokens, index, view, config) for index, (_, view) in enumerate(panels)]
-    )  # [states, arms]
-    table = {arm: interval(losses[:, i], config.seed) for i, arm in enumerate(ARMS)}
-    gaps = {arm: interval(losses[:, i] - losses[:, 0], config.seed) for i, arm in enumerate(ARMS) if i}
-    metrics = {"encoder": name, "states": len(states), "loss": table, "loss_minus_own_tokens": gaps}
-    runs.write_json(folder / "metrics.json", metrics)
-    html = reporting.render(
-        "evaluate",
-        encoder=name,
-        states=len(states),
-        timesteps=config.evaluate.timesteps,
-        table=table,
-        gaps=gaps,
-        rows=pictures(base, tokens, states, panels, config),
-        config=(folder / "config.json").read_text(),
-        fingerprint=(folder / "fingerprint.json").read_text(),
+def run(
+    runtime: Runtime, config: Config, run_name: str, train_run: str = "", identity_run: str = "",
+    source: Source = "auto", weights: str = "", into: str = "",
+) -> dict:  # fmt: skip
+    """identity_run: another run of train, whose tokens are to carry the identity alone. source: see evaluate_source.
+    weights: folder with the judge of the synthetic persons; empty: the package's. into: a file that the rows join.
+    """
+    encoder, name = trained_encoder(runtime.hf_cache, runs.find_run(runtime, "train", train_run))
+    rival, rival_name = None, ""
+    if identity_run:
+        rival, rival_name = trained_encoder(runtime.hf_cache, runs.find_run(runtime, "train", identity_run))
+    config = dataclasses.replace(config, injection=dataclasses.replace(config.injection, point=encoder.point))
+    source = evaluate_source.named(config, source)
+    facts = {"encoder": name, "identity": rival_name, "source": source}
+    judge = evaluate_source.judge_name(config, source, weights)
+    folder = runs.open_run(runtime, "evaluate", run_name, config, **facts, judge=judge)
+    material = (
+        evaluate_source.proving_ground(config, weights, folder)
+        if source == "proving_ground"
+        else evaluate_source.dataset(runtime, config)
     )
-    runs.write_text(folder / "report.html", html)
-    return {**metrics, "report": str(folder / "report.html")}
+    base = base_model(runtime.hf_cache, config)
+    experiment = Experiment(material.panel, cells(material.panel, config.evaluate, config.seed), config)
+    experiment.without_tokens()
+    experiment.ours(encoder, material.training)
+    experiment.identity_only(rival)
+    inverted, seconds = inversions(base, experiment)
+    experiment.inverted(inverted)
+    costs = Costs(seconds_for_one(encoder, experiment), seconds, config.poc.steps)
+    losses = flow_losses(base, experiment)
+    pictures = draw_all(base, experiment.requests(), experiment.table, config)
+    evidence = gathered(experiment, pictures, material)
+    result = Result.of(evidence, losses, experiment.notes, config.seed)
+    here = origin.here()
+    rows = state_bars.rows(
+        state_bars.measured(evidence, result, costs.share, config.seed), result.notes, here,
+        seed=config.seed, source=source, encoder=name, preset=config.preset,
+    )  # fmt: skip
+    state_bars.merge_into(folder / "bars.json", rows, here, config.seed)
+    if into:
+        state_bars.merge_into(Path(into), rows, here, config.seed)
+    facts |= {"states": len(material.panel.states), "cells": len(experiment.cells), "pictures": len(pictures)}
+    runs.write_json(folder / "metrics.json", result.as_json(**facts, seed=config.seed, judge=judge))
+    shown = picture_rows(evidence, experiment.asked, pictures, config.evaluate.main_references, config.seed)
+    runs.write_text(folder / "report.html", report(folder, result, rows, costs, shown, config, facts))
+    return {
+        **facts,
+        "met": sum(row["met"] for row in rows),
+        "bars": len(rows),
+        "bars_file": str(folder / "bars.json"),
+        "report": str(folder / "report.html"),
+    }
 
 
-def held_out(states: list[State], config: Config) -> list[State]:
-    """The validation states that the seed picks. Raises DatasetError if there are fewer than two."""
-    kept = [s for s in states if split_of(s.state_id, config.data.validation_share) == "validation"]
-    if len(kept) < 2:
-        raise DatasetError(
-            f"{len(kept)} of {len(states)} states are set aside for validation, evaluate needs 2",
-            "add states, or raise data.validation_share and train again",
-        )
-    rng(config.seed, "panel").shuffle(kept)
-    return kept[: config.evaluate.states]
+def seconds_for_one(encoder: PersonEncoder, experiment: Experiment) -> float:
+    """Median over the states of one pass over the main number of references, after one that warms up."""
+    taken = []
+    for cell in (experiment.cells[0], *first_cells(experiment)):
+        with Cost() as cost:
+            predicted(encoder, [references(experiment.panel, cell, experiment.main)], 1)
+        taken.append(cost.seconds)
+    return statistics.median(taken[1:])
 
 
-def pictures(base: QwenImage, tokens: torch.Tensor, states: list[State], panels: list, config: Config) -> list[dict]:
-    """For up to eight states: references, the scene with the person, the scene without."""
-    rows = []
-    for index, (state, (references, target)) in enumerate(zip(states[:8], panels, strict=False)):
-        prompt = parse(target.person_prompt)
-        ours = draw(base, prompt, {ANY: tokens[index]}, [config.seed], config, target.domain)[0]
-        without = draw(base, prompt, {}, [config.seed], config, target.domain)[0]
-        rows.append(
-            {
-                "state": state.state_id,
-                "prompt": target.person_prompt,
-                "references": [reporting.embed_file(v.image, 256) for v in references],
-                "target": reporting.embed_file(target.image, 256),
-                "ours": reporting.embed(ours, 256),
-                "without": reporting.embed(without, 256),
-            }
-        )
-    return rows
+def inversions(base: QwenImage, experiment: Experiment) -> tuple[dict[int, Tensor], float | None]:
+    """Number of a state -> tokens of Textual Inversion on all its views but the targets; mean seconds for one."""
+    panel, config = experiment.panel, experiment.config
+    made, seconds = {}, []
+    for number in range(min(config.evaluate.inversion_states, len(panel.states))):
+        hidden = {cell.target for cell in experiment.cells if cell.state == number}
+        seen = [view for place, view in enumerate(panel.states[number].views) if place not in hidden]
+        if not (seen and hidden):
+            continue
+        with Cost() as cost:
+            tokens, _ = invert(base, seen, [panel.states[number].views[min(hidden)]], experiment.point, config)
+        log.info("textual inversion of %s: %.1f s", panel.states[number].state_id, cost.seconds)
+        made[number] = tokens.cpu()
+        seconds.append(cost.seconds)
+    return made, statistics.mean(seconds) if seconds else None
+
+
+def flow_losses(base: QwenImage, experiment: Experiment) -> dict[str, tuple[Score, Score]]:
+    """On the first cell of each state."""
+    panel, chosen = experiment.panel, first_cells(experiment)
+    ours = dict(zip(experiment.asked[OURS].rows, experiment.asked[OURS].requests, strict=True))
+    places = [experiment.cells.index(cell) for cell in chosen]
+    tokens = torch.stack([experiment.table[ours[place].tokens] for place in places])
+    turned = others(panel)
+    order = {cell.state: place for place, cell in enumerate(chosen)}
+    rivals = [order[turned[cell.state]] for cell in chosen]
+    losses = arm_losses(base, tokens, rivals, [target(panel, cell) for cell in chosen], experiment.config)
+    return loss_table(losses, Truth.of(panel, chosen).people, experiment.config.seed)
+
+
+def first_cells(experiment: Experiment) -> list[Cell]:
+    return list({cell.state: cell for cell in reversed(experiment.cells)}.values())[::-1]
+
+
+def gathered(experiment: Experiment, pictures: dict, material: Material) -> Evidence:
+    """Everything that the judge says."""
+    panel, seen = experiment.panel, judged(experiment.everything(), pictures, material.judge)
+    return Evidence(
+        panel=panel,
+        cells=tuple(experiment.cells),
+        truth=Truth.of(panel, experiment.cells),
+        views=material.views,
+        real=real_targets(panel, experiment.cells, material.views),
+        arms={arm: seen[arm] for arm in experiment.asked},
+        counts={count: seen[f"{count} references"] for count in experiment.counts},
+        wishes=experiment.wishes,
+        overridden={arm: seen[f"override, {arm}"] for arm in experiment.overridden if experiment.overridden[arm].rows},
+        copies={
+            arm: copied(panel, experiment.cells, asked, pictures, experiment.main)
+            for arm, asked in experiment.asked.items()
+        },
+    )

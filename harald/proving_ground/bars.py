@@ -3,9 +3,10 @@
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Literal
+from typing import Any
 
 from harald.evaluation.accuracy import Score
+from harald.evaluation.bar import Bar, Origin, finite
 
 PARTS = ("judge", "vae", "base", "faces", "speed")  # the size is measured every time
 OPTIONAL = ("face_model",)  # only where --only names it: it needs an extra
@@ -17,22 +18,6 @@ FACES, SECONDS, MEGABYTES = (
 )
 EXPRESSIONS = "judge: kinds of expression"
 PSNR = "vae: PSNR"
-DIGITS = 6  # of a value; what is written is what is compared
-
-
-@dataclass(frozen=True)
-class Bar:
-    """A value must be at least (or at most) the limit."""
-
-    name: str
-    limit: float
-    unit: str
-    rule: Literal[">=", "<="] = ">="
-
-    def is_met(self, value: float | None) -> bool:
-        if value is None:
-            return False
-        return value >= self.limit if self.rule == ">=" else value <= self.limit
 
 
 ACCURACY, RATIO, POINTS = "balanced accuracy", "share of the judge's ceiling", "points of balanced accuracy"
@@ -62,15 +47,6 @@ BARS: dict[str, tuple[Bar, ...]] = {
     "face_model": (),
     SIZE: (Bar(MEGABYTES, 60.0, "MB (1e6 bytes)", "<="),),
 }
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Where a row comes from: the command line, the commit, the device (and the threads of a CPU)."""
-
-    command: str
-    commit: str
-    device: str
 
 
 @dataclass(frozen=True)
@@ -106,12 +82,12 @@ def rows(part: str, measured: Mapping[str, Score], origin: Origin, note: str = "
     made = []
     for name in [*bars, *(name for name in measured if name not in bars)]:
         bar, score = bars.get(name), measured.get(name, empty)
-        value = _finite(score.value)
+        value = finite(score.value)
         made.append(
             Row(
                 name=name, part=part, unit=bar.unit if bar else unit,
                 bar=bar.limit if bar else None, rule=bar.rule if bar else None,
-                value=value, low=_finite(score.low), high=_finite(score.high), count=score.count,
+                value=value, low=finite(score.low), high=finite(score.high), count=score.count,
                 met=bar.is_met(value) if bar else None, note="" if name in measured else note, **asdict(origin),
             )
         )  # fmt: skip
@@ -155,7 +131,3 @@ def from_json(content: Mapping[str, Any]) -> list[Row]:
     """The rows of `as_json`."""
     names = [field.name for field in fields(Row)]
     return [Row(**{name: row[name] for name in names}) for row in (*content["bars"], *content["figures"])]
-
-
-def _finite(value: float) -> float | None:
-    return round(value, DIGITS) if math.isfinite(value) else None

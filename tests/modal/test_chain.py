@@ -129,7 +129,7 @@ def test_generate_draws_the_person_of_a_file(chain):
 
 
 def test_evaluate_reports_on_held_out_states(chain):
-    good(chain.run("evaluate", *RUN, "--train-run", "chain"))
+    good(chain.run("evaluate", *RUN, "--train-run", "chain", "--source", "dataset"))
     folder = chain.output / "evaluate/chain"
     assert read(folder / "metrics.json")["states"] == 2 and (folder / "report.html").is_file()
 

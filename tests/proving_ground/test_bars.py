@@ -5,13 +5,14 @@ import pytest
 import torch
 
 from harald.evaluation.accuracy import Score, balanced_accuracy
+from harald.evaluation.bar import Origin
+from harald.evaluation.paired import loss_in_points, psnr, ratio
 from harald.proving_ground.bars import (
     BARS,
     FACES,
     MEGABYTES,
     PSNR,
     SECONDS,
-    Origin,
     as_json,
     from_json,
     merged,
@@ -19,7 +20,6 @@ from harald.proving_ground.bars import (
 )
 from harald.proving_ground.measure.drawing import numbered_sheet, share
 from harald.proving_ground.measure.origin import commit, digest
-from harald.proving_ground.measure.paired import loss_in_points, psnr, ratio
 from harald.proving_ground.measure.scores import agreement, differences
 from harald.proving_ground.measure.views import sample
 from harald.proving_ground.persons import ATTRIBUTES

@@ -11,7 +11,7 @@ import torch
 
 from harald import determinism
 from harald.config import ROOT
-from harald.proving_ground.bars import Origin
+from harald.evaluation.bar import Origin
 
 
 def here() -> Origin:

@@ -14,9 +14,10 @@ from harald.base.qwen_image import QwenImage
 from harald.config import Config, Pretrain
 from harald.determinism import device
 from harald.evaluation.accuracy import Score
+from harald.evaluation.bar import Origin
 from harald.evaluation.face_model import FaceModel
 from harald.evaluation.judge import Judge
-from harald.proving_ground.bars import ACCURACY, FACES, MEGABYTES, SECONDS, SIZE, Origin, Row, noted, rows
+from harald.proving_ground.bars import ACCURACY, FACES, MEGABYTES, SECONDS, SIZE, Row, noted, rows
 from harald.proving_ground.measure import drawing, models, scores, sheets
 from harald.proving_ground.measure.views import Views, held_out, sample
 from harald.proving_ground.pretraining.weights import QWEN3_VL

@@ -11,8 +11,8 @@ from harald import determinism
 from harald.evaluation.accuracy import Score, attribute_table, identity_auc, visible_table
 from harald.evaluation.face_model import FaceModel, face_auc
 from harald.evaluation.judge import Judge, Reading
+from harald.evaluation.paired import loss_in_points, psnr, ratio
 from harald.proving_ground.bars import ACCURACY, BARS, EXPRESSIONS, PSNR
-from harald.proving_ground.measure.paired import loss_in_points, psnr, ratio
 from harald.proving_ground.measure.views import Views
 from harald.proving_ground.persons import ATTRIBUTES, HIDDEN
 from harald.proving_ground.pretraining.single_frame import decode, encode, single_frame

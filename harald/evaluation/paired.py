@@ -29,6 +29,17 @@ def resampled(measure: Callable[..., Tensor], rows: Sequence[Tensor], identities
     return Score(value, low, high, len(identities))
 
 
+def mean(values: Tensor, identities: Tensor, seed: int = 0) -> Score:
+    """Mean of values, [n]; rows that are not a number do not count."""
+    there = ~values.isnan()
+    values, identities = values[there].double(), identities[there]
+
+    def measure(total: Tensor, count: Tensor) -> Tensor:
+        return (total / count).squeeze(1)
+
+    return resampled(measure, (values[:, None], torch.ones_like(values)[:, None]), identities, seed)
+
+
 def psnr(errors: Tensor, identities: Tensor, seed: int = 0) -> Score:
     """dB. errors: [n] float64, mean square of each picture's values in 0..1. The mean is taken before the logarithm."""
 

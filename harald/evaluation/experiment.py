@@ -1,0 +1,131 @@
+"""Which pictures the panel needs: the tokens of every arm, and the requests that are drawn with them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from harald.config import Config, Point
+from harald.encoder.model import PersonEncoder
+from harald.evaluation.arms import (
+    IDENTITY,
+    INVERSION,
+    MEAN,
+    NOTHING,
+    OTHER,
+    OURS,
+    WORDS,
+    Asked,
+    Asking,
+    others,
+    predicted,
+    references_name,
+)
+from harald.evaluation.drawing import Request
+from harald.evaluation.override import Override, override
+from harald.evaluation.panel import Cell, Panel, references
+from harald.records import View
+
+
+@dataclass
+class Experiment:
+    """table: name -> tokens [K, d]. asked: arm -> its pictures; counts: ours by the number of references; overridden:
+    arm -> pictures of its wishes. notes: arm that was left out -> why.
+    """
+
+    panel: Panel
+    cells: Sequence[Cell]
+    config: Config
+    table: dict[str, Tensor] = field(default_factory=dict)
+    asked: dict[str, Asked] = field(default_factory=dict)
+    counts: dict[int, Asked] = field(default_factory=dict)
+    overridden: dict[str, Asked] = field(default_factory=dict)
+    notes: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.asking = Asking(self.panel, self.cells, self.config)
+        self.rows = range(len(self.cells))
+        self.main = self.config.evaluate.main_references
+        self.point: Point = self.config.injection.point
+        self.wishes: tuple[Override | None, ...] = tuple(
+            override(self.panel, cell, self.config.seed) for cell in self.cells
+        )
+
+    def without_tokens(self) -> None:
+        """The base model alone, and with the person in words."""
+        nobody = [""] * len(self.cells)
+        self.asked[NOTHING] = self.asking.silent(self.rows, nobody, self.point)
+        self.overridden[NOTHING] = self.asking.overridden(self.wishes, nobody, self.point)
+        described = self.asking.described()
+        if described.rows:
+            self.asked[WORDS] = described
+        else:
+            self.notes[WORDS] = "the prompts hold <person> and no words for the person"
+
+    def ours(self, encoder: PersonEncoder, training: Sequence[Sequence[View]]) -> None:
+        """Tokens of the encoder: by number of references, of another person, and their mean over training states."""
+        names = self._predict(encoder, OURS, self.main, self.rows)
+        self.asked[OURS] = self.asking.silent(self.rows, names, self.point)
+        self.overridden[OURS] = self.asking.overridden(self.wishes, names, self.point)
+        for count in self.config.evaluate.references:
+            rows = [row for row in self.rows if len(self.cells[row].references) >= count]
+            if rows:
+                counted = self._predict(encoder, OURS, count, rows)
+                self.counts[count] = self.asking.silent(rows, counted, self.point)
+        self.asked[OTHER] = self.asking.silent(self.rows, self._of_others(names), self.point)
+        mean = torch.stack(predicted(encoder, training, self.config.evaluate.batch)).mean(0)
+        self.table[MEAN] = mean
+        self.asked[MEAN] = self.asking.silent(self.rows, [MEAN] * len(self.cells), self.point)
+
+    def identity_only(self, encoder: PersonEncoder | None) -> None:
+        if encoder is None:
+            self.notes[IDENTITY] = "no --identity-run was given"
+            return
+        names = self._predict(encoder, IDENTITY, self.main, self.rows)
+        self.asked[IDENTITY] = self.asking.silent(self.rows, names, encoder.point)
+
+    def inverted(self, tokens: Mapping[int, Tensor]) -> None:
+        """tokens: number of a state -> what Textual Inversion found for it."""
+        if not tokens:
+            self.notes[INVERSION] = "evaluate.inversion_states is 0"
+            return
+        self.table |= {f"{INVERSION}/{state}": found for state, found in tokens.items()}
+        rows = [row for row in self.rows if self.cells[row].state in tokens]
+        names = [f"{INVERSION}/{self.cells[row].state}" for row in rows]
+        self.asked[INVERSION] = self.asking.silent(rows, names, self.point)
+
+    def everything(self) -> dict[str, Asked]:
+        """All pictures, by a name for each set of them."""
+        return {
+            **self.asked,
+            **{f"{count} references": asked for count, asked in self.counts.items()},
+            **{f"override, {arm}": asked for arm, asked in self.overridden.items()},
+        }
+
+    def requests(self) -> list[Request]:
+        return [request for asked in self.everything().values() for request in asked.requests]
+
+    def _predict(self, encoder: PersonEncoder, arm: str, count: int, rows: Sequence[int]) -> list[str]:
+        """Names in the table of the tokens of each row's cell, predicted where they are not there yet."""
+        names = [f"{arm}/{references_name(self.panel, self.cells[row], count)}" for row in rows]
+        views = {n: references(self.panel, self.cells[row], count) for n, row in zip(names, rows, strict=True)}
+        fresh = [name for name in views if name not in self.table]
+        made = predicted(encoder, [views[name] for name in fresh], self.config.evaluate.batch)
+        self.table |= dict(zip(fresh, made, strict=True))
+        return names
+
+    def _of_others(self, names: Sequence[str]) -> list[str]:
+        """For each cell the tokens of another person's cell of the same domains, or of any where there is none."""
+        turned = others(self.panel)
+        known = {self._place(row, cell.state): names[row] for row, cell in enumerate(self.cells)}
+        anything = {cell.state: names[row] for row, cell in enumerate(self.cells)}
+        return [
+            known.get(self._place(row, turned[cell.state]), anything[turned[cell.state]])
+            for row, cell in enumerate(self.cells)
+        ]
+
+    def _place(self, row: int, state: int) -> tuple[int, str, str]:
+        cell = self.cells[row]
+        views = self.panel.states[cell.state].views
+        return state, views[cell.references[0]].domain, views[cell.target].domain

@@ -1,0 +1,141 @@
+"""The tables of the report: every value with its interval over persons."""
+
+from collections.abc import Sequence
+
+import torch
+
+from harald.evaluation.accuracy import Score
+from harald.evaluation.arms import NOTHING, OURS, REAL
+from harald.evaluation.evidence import Evidence, Judged
+from harald.evaluation.identity import centres, look_alike_test
+from harald.evaluation.keep import (
+    UNMEASURED,
+    attribute_keep,
+    attribute_share,
+    hidden_gain,
+    invented,
+    state_keep,
+    state_share,
+)
+from harald.evaluation.override import override_rate
+from harald.evaluation.paired import mean
+from harald.evaluation.panel import HIDDEN, NONE, UNREADABLE, VIEW_ATTRIBUTES, Truth
+from harald.evaluation.seen import Seen
+from harald.evaluation.twin import twin_test
+
+Row = dict[str, Score]
+TWIN, KEPT, SHARE, INVENTED, ALIKE = "twin test", "state kept", "share of the ceiling", "invented", "look-alike test"
+COPIED, OVERRIDE = "nearer to a reference", "override"
+
+
+def state_names(truth: Truth) -> list[str]:
+    return [name for name in truth.attributes if name not in VIEW_ATTRIBUTES]
+
+
+def view_names(truth: Truth) -> list[str]:
+    return [name for name in truth.attributes if name in VIEW_ATTRIBUTES]
+
+
+def arm_table(evidence: Evidence, seed: int) -> dict[str, Row]:
+    """Arm -> its scores. An arm that leaves cells out is measured on its own."""
+    around = centres(evidence.panel, list(evidence.cells), evidence.views)
+    table = {}
+    for name, arm in {**evidence.arms, REAL: evidence.real}.items():
+        truth = evidence.truth.pick(arm.rows)
+        row = state_row(evidence, arm, seed)
+        if around is not None:
+            sides = (around[0][list(arm.rows)], around[1][list(arm.rows)])
+            row[ALIKE] = look_alike_test(arm.seen, sides, truth, seed)
+        if name in evidence.overridden:
+            row[OVERRIDE] = override_score(evidence, name, seed)
+        if name in evidence.copies:
+            row[COPIED] = mean(evidence.copies[name], truth.people, seed)
+        row |= {view: attribute_keep(arm.seen, truth, view, seed) for view in view_names(truth)}
+        table[name] = row
+    return table
+
+
+def state_row(evidence: Evidence, arm: Judged, seed: int) -> Row:
+    """What an arm keeps of the state, on its cells."""
+    truth, ceiling = evidence.truth.pick(arm.rows), evidence.real.only(arm.rows).seen
+    return {
+        TWIN: twin_test(arm.seen, truth, seed),
+        KEPT: state_keep(arm.seen, truth, seed),
+        SHARE: state_share(arm.seen, ceiling, truth, seed),
+        INVENTED: invented(arm.seen, truth, state_names(truth), seed),
+    }
+
+
+def attribute_table(evidence: Evidence, seed: int) -> dict[str, Row]:
+    """Attribute of the state -> kept by ours, without tokens, on real views; the share; invented by ours, without."""
+    ours, nothing = evidence.arms[OURS], evidence.arms[NOTHING]
+    truth, table = evidence.truth, {}
+    for name in state_names(truth):
+        table[name] = {
+            OURS: attribute_keep(ours.seen, truth, name, seed),
+            NOTHING: attribute_keep(nothing.seen, truth, name, seed),
+            REAL: attribute_keep(evidence.real.seen, truth, name, seed),
+            SHARE: attribute_share(ours.seen, evidence.real.seen, truth, name, seed),
+        }
+        if NONE in truth.attributes[name]:
+            table[name] |= {
+                "invented": invented(ours.seen, truth, [name], seed),
+                "invented without tokens": invented(nothing.seen, truth, [name], seed),
+            }
+    return table
+
+
+def following_table(evidence: Evidence, seed: int) -> dict[str, Row]:
+    """Attribute of the view -> followed by ours, by the base model without a person, and the share of that."""
+    ours, nothing, truth, table = evidence.arms[OURS].seen, evidence.arms[NOTHING].seen, evidence.truth, {}
+    for name in view_names(truth):
+        table[name] = {
+            OURS: attribute_keep(ours, truth, name, seed),
+            NOTHING: attribute_keep(nothing, truth, name, seed),
+            "share": attribute_share(ours, nothing, truth, name, seed),
+        }
+    return table
+
+
+def pair_table(evidence: Evidence, seed: int) -> dict[str, Row]:
+    """'photo -> comic' -> what ours keeps from references of the one in pictures of the other."""
+    pairs, table = evidence.truth.pairs, {}
+    for pair in sorted(set(pairs)):
+        rows = [row for row, other in enumerate(pairs) if other == pair]
+        table[f"{pair[0]} → {pair[1]}"] = state_row(evidence, evidence.arms[OURS].only(rows), seed)
+    return table
+
+
+def count_table(evidence: Evidence, seed: int) -> dict[int, Row]:
+    """Number of references -> what ours keeps. Only the cells that have the largest number: all rows are comparable."""
+    most = max(evidence.counts)
+    rows = list(evidence.counts[most].rows)
+    return {count: state_row(evidence, arm.only(rows), seed) for count, arm in sorted(evidence.counts.items())}
+
+
+def override_score(evidence: Evidence, arm: str, seed: int) -> Score:
+    done = evidence.overridden[arm]
+    wishes = [wish for row in done.rows if (wish := evidence.wishes[row])]
+    return override_rate(done.seen, wishes, evidence.truth.pick(done.rows), seed)
+
+
+def references_gain(evidence: Evidence, many: int, seed: int) -> Score:
+    """How much oftener `many` references are right than one, on attributes that the one hides, one of the many shows,
+    and the target shows. Not measured where the counts were not drawn.
+    """
+    if not {1, many} <= set(evidence.counts):
+        return UNMEASURED
+    rows = evidence.counts[many].rows
+    hidden = []
+    for row in rows:
+        cell = evidence.cells[row]
+        shown = evidence.panel.labels[cell.state][list(cell.references[:many])][:, evidence.truth.state_columns]
+        hidden.append((shown[0] == HIDDEN) & (shown != HIDDEN).any(0))
+    one, more = (evidence.counts[count].only(rows).seen for count in (1, many))
+    return hidden_gain(more, one, torch.stack(hidden), evidence.truth.pick(rows), seed)
+
+
+def unreadable(parts: Sequence[Seen]) -> float:
+    """Share of the judge's answers about these pictures that name no class."""
+    said = torch.cat([seen.said.flatten() for seen in parts])
+    return (said == UNREADABLE).double().mean().item()

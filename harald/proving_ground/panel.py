@@ -1,0 +1,94 @@
+"""Panels of synthetic persons: the truth about every view is known."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from harald import runs
+from harald.config import Config, Pretrain
+from harald.errors import ConfigError
+from harald.evaluation.panel import HIDDEN, Panel, Relation
+from harald.proving_ground.dataset import Place, Plan, Written, make, renderers
+from harald.proving_ground.persons import ATTRIBUTES, person, state_id
+from harald.records import State, View
+
+LOOK_ALIKES_FROM = 1_000_000  # far from the twins: the same number may be the same person in the same look
+UNTRAINED_FROM = 10_000_000  # held-in states that no training draws: demo_dataset writes at most 100,000
+
+
+def held_out_panel(config: Config, folder: Path) -> Panel:
+    """Twins, then look-alikes, of persons that no training has seen; the pictures are written into the folder."""
+    settings = config.evaluate
+    twins = rendered_states(config, folder, 0, settings.states, held_out=True)
+    alike = rendered_states(config, folder, LOOK_ALIKES_FROM, settings.look_alikes, held_out=True, look_alikes=True)
+    return panel(config, [*twins, *alike], [*_all("twin", len(twins)), *_all("look-alike", len(alike))])
+
+
+def validation_panel(config: Config, folder: Path, states: int) -> Panel:
+    """Twins of persons that training leaves out, though their stream is that of the trained ones."""
+    made = rendered_states(config, folder, UNTRAINED_FROM, states)
+    return panel(config, made, _all("twin", states))
+
+
+def panel(config: Config, made: Sequence[tuple[State, torch.Tensor]], relations: Sequence[Relation]) -> Panel:
+    """States and labels; states 2k and 2k + 1 are rivals. Raises ConfigError for an odd number of them."""
+    if not made or len(made) % 2:
+        raise ConfigError(
+            f"evaluate.states is {config.evaluate.states}, evaluate.look_alikes {config.evaluate.look_alikes}",
+            "use even numbers: twins and look-alikes come in pairs",
+        )
+    return Panel(
+        attributes=ATTRIBUTES,
+        states=tuple(state for state, _ in made),
+        labels=tuple(labels for _, labels in made),
+        people=tuple(number // 2 for number in range(len(made))),
+        rivals=tuple(number ^ 1 for number in range(len(made))),
+        relations=tuple(relations),
+    )
+
+
+def _all(relation: Relation, count: int) -> list[Relation]:
+    return [relation] * count
+
+
+def rendered_states(
+    config: Config, folder: Path, first: int, count: int, *, held_out: bool = False, look_alikes: bool = False
+) -> list[tuple[State, torch.Tensor]]:
+    """`count` states from number `first` on, as files in the folder, and what each view shows, int64 [views, A]."""
+    pretrain = config.pretrain
+    assert pretrain is not None, "checked before anything is rendered"
+    plan = Plan(config.seed, config.evaluate.views, pretrain.side, False, look_alikes, held_out)
+    places = [Place(0, state_id(config.seed, i), i) for i in range(first, first + count)]
+    with renderers(_workers(pretrain, count)) as executor:
+        made = list((executor.map if executor else map)(make, [plan] * count, places))
+    return [_state(plan, place, one, folder) for place, one in zip(places, made, strict=True)]
+
+
+def _workers(pretrain: Pretrain, count: int) -> int:
+    return max(1, min(pretrain.workers, os.cpu_count() or 1, count))
+
+
+def _state(plan: Plan, place: Place, made: Written, folder: Path) -> tuple[State, torch.Tensor]:
+    someone = person(plan.seed, place.index, held_out=plan.held_out, views=plan.views, look_alikes=plan.look_alikes)
+    said, home = someone.description(), folder / place.state_id
+    for name, content in made.files.items():
+        runs.write_bytes(home / name, content)
+    views = tuple(
+        View(
+            domain=view.domain,
+            number=view.number,
+            image=home / f"{view.domain}_view_{view.number:02d}.png",
+            prompt=someone.prompt(view),
+            person_prompt=someone.prompt(view).replace(said, "<person>"),
+            width=plan.side,
+            height=plan.side,
+        )
+        for view in someone.views
+    )
+    labels = [
+        [classes.index(row[name]) if row[f"{name}_seen"] else HIDDEN for name, classes in ATTRIBUTES.items()]
+        for row in made.rows
+    ]
+    return State(place.state_id, place.base, views, said, "shared"), torch.tensor(labels)

@@ -1,0 +1,76 @@
+import math
+
+import pytest
+import torch
+
+from harald.evaluation.keep import (
+    attribute_keep,
+    attribute_share,
+    domain_gap,
+    hidden_gain,
+    invented,
+    state_gain,
+    state_keep,
+    state_share,
+)
+from harald.evaluation.panel import UNREADABLE
+from tests.evaluation.readings import coin, many, perfect, reading, truth
+
+
+def test_perfect_judge_and_perfect_drawings_keep_all_and_a_coin_keeps_what_chance_keeps():
+    known = many()
+    seen = perfect(known)
+    assert state_keep(seen, known).value == state_share(seen, seen, known).value == 1.0
+    assert attribute_keep(seen, known, "glasses").value == attribute_share(seen, seen, known, "glasses").value == 1.0
+    assert state_keep(coin(known), known).value == pytest.approx(1 / 3, abs=0.05)
+    assert state_gain(coin(known), seen, known).value == pytest.approx(-2 / 3, abs=0.05)
+
+
+def test_state_is_the_mean_over_its_attributes_each_balanced_over_its_classes():
+    known = truth([[0, 0, 0], [0, 0, 0], [0, 0, 0], [1, 1, 1]])
+    seen = reading(torch.tensor([[0, 0, 1], [0, 0, 1], [0, 0, 1], [0, 1, 1]]))
+    assert attribute_keep(seen, known, "hair").value == 0.5  # all of one class, none of the other
+    assert attribute_keep(seen, known, "glasses").value == 1.0
+    assert state_keep(seen, known).value == 0.75  # and not the scene
+
+
+def test_share_of_a_ceiling_that_is_no_better_than_chance_is_not_measured():
+    known = many()
+    blind = reading(torch.zeros_like(known.labels))
+    assert math.isnan(attribute_share(perfect(known), blind, known, "hair").value)
+    assert math.isnan(state_share(perfect(known), blind, known).value)
+    assert math.isnan(domain_gap(perfect(known), blind, known).value)
+
+
+def test_share_divides_by_what_the_judge_reaches_on_the_same_cells():
+    known = truth([[0, 0, 0], [1, 1, 1]] * 20)
+    half = reading(torch.tensor([[0, 0, 0], [1, 1, 1], [0, 0, 0], [0, 0, 0]] * 10))
+    assert state_keep(half, known).value == 0.75
+    assert state_share(half, perfect(known), known).value == 0.75
+    assert state_share(half, half, known).value == 1.0
+
+
+def test_invented_counts_what_is_drawn_where_nothing_is_worn_and_seen():
+    known = truth([[0, 0, 0], [0, 0, 0], [0, 1, 0], [0, -1, 0]])
+    seen = reading(torch.tensor([[1, 0, 0], [1, 2, 0], [1, 2, 0], [1, 2, 0]]))
+    score = invented(seen, known, ["hair", "glasses"])
+    assert score.value == 0.5  # of two bare faces; hair has no class none
+    assert invented(reading(torch.full((4, 3), UNREADABLE)), known, ["glasses"]).value == 0.0
+    assert math.isnan(invented(seen, known, ["hair"]).value)
+
+
+def test_gap_between_domains_is_what_crossing_loses():
+    pairs = (("photo", "photo"), ("photo", "photo"), ("comic", "photo"), ("comic", "photo")) * 10
+    known = truth([[0, 0, 0], [1, 1, 1]] * 20, pairs=pairs)
+    seen = reading(torch.tensor([[0, 0, 0], [1, 1, 1], [0, 0, 0], [0, 0, 0]] * 10))
+    assert domain_gap(seen, perfect(known), known).value == pytest.approx(0.5)
+    assert domain_gap(perfect(known), perfect(known), known).value == 0.0
+
+
+def test_more_references_gain_only_on_what_one_hides_and_the_target_shows():
+    known = truth([[0, 1, 0], [0, 1, 0], [0, -1, 0]])
+    one, more = reading(torch.tensor([[0, 0, 0]] * 3)), reading(torch.tensor([[1, 1, 0]] * 3))
+    hidden = torch.tensor([[False, True], [False, False], [False, True]])
+    score = hidden_gain(more, one, hidden, known)
+    assert (score.value, score.count) == (1.0, 1)
+    assert math.isnan(hidden_gain(more, one, torch.zeros(3, 2, dtype=torch.bool), known).value)

@@ -1,0 +1,110 @@
+"""From the judge's words to the bars, on a hand-made panel: perfect pictures meet them, swapped twins meet none."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from PIL import Image
+
+from harald import config
+from harald.evaluation.arms import IDENTITY, NOTHING, OURS, Asking
+from harald.evaluation.evidence import Evidence, Judged, judged, real_targets
+from harald.evaluation.panel import HIDDEN, Panel, Truth, cells
+from harald.evaluation.result import Result
+from harald.evaluation.seen import Seeing, Seen
+from harald.evaluation.state_bars import BLIND, GAP, MORE, measured
+from harald.evaluation.tables import SHARE, TWIN
+from tests.evaluation.readings import ATTRIBUTES, coin, reading
+from tests.evaluation.test_panel import SETTINGS, state
+
+CONFIG = replace(config.tiny(), evaluate=replace(SETTINGS, references=(1, 4), main_references=4))
+
+
+def world(persons: int = 12) -> Panel:
+    """Twins whose looks differ; every view has a scene of its own; the glasses are hidden in every second view."""
+    states = tuple(state(number, 5, 5) for number in range(2 * persons))
+    labels = []
+    for number in range(len(states)):
+        rows = torch.tensor([[number % 3, (number // 2 + number) % 3, view % 2] for view in range(10)])
+        rows[(torch.arange(10) + number) % 2 == 0, 1] = HIDDEN
+        labels.append(rows)
+    count = len(states)
+    people, rivals = tuple(n // 2 for n in range(count)), tuple(n ^ 1 for n in range(count))
+    return Panel(ATTRIBUTES, states, tuple(labels), people, rivals, ("twin",) * count)
+
+
+def evidence(said: torch.Tensor, one: torch.Tensor | None = None) -> Evidence:
+    """What ours shows in the main cells, and with one reference; the other arms say anything."""
+    panel = world()
+    chosen = cells(panel, CONFIG.evaluate, 0)
+    truth, rows = Truth.of(panel, chosen), tuple(range(len(chosen)))
+    views = reading(torch.cat(panel.labels).clamp(min=0))
+    ours, chance = Judged(rows, reading(said)), Judged(rows, coin(truth))
+    counts = {1: ours if one is None else Judged(rows, reading(one)), 4: ours}
+    return Evidence(
+        panel, tuple(chosen), truth, views, real_targets(panel, chosen, views),
+        {OURS: ours, NOTHING: chance, IDENTITY: chance}, counts, (None,) * len(chosen), {},
+        {OURS: torch.zeros(len(chosen), dtype=torch.float64)},
+    )  # fmt: skip
+
+
+def truths() -> Truth:
+    panel = world()
+    return Truth.of(panel, cells(panel, CONFIG.evaluate, 0))
+
+
+def values(found: Evidence) -> tuple[Result, dict[str, float]]:
+    result = Result.of(found, {}, {}, 0)
+    return result, {name: score.value for name, score in measured(found, result, None, 0).items()}
+
+
+def test_perfect_pictures_reach_the_ceiling_and_real_views_are_the_targets():
+    result, bars = values(evidence(truths().labels.clamp(min=0)))
+    assert result.arms["real views"][SHARE].value == result.arms["real views"][TWIN].value == 1.0
+    assert bars["twin test"] == 1.0 and bars[BLIND] == pytest.approx(0.5, abs=0.15)
+    assert bars["state kept: glasses"] == bars["state kept: hair"] == 1.0
+    assert bars["invented"] == 0.0 and bars[GAP] == 0.0 and bars[MORE] == 0.0
+    assert result.arms[NOTHING]["invented"].value > 0.3
+    assert {row[TWIN].count for row in result.pairs.values()} == {24} and len(result.pairs) == 4
+    assert result.unreadable == (0.0, 0.0)
+
+
+def test_swapped_twins_lose_every_cell():
+    _, bars = values(evidence(truths().rivals.clamp(min=0)))
+    assert bars["twin test"] == 0.0 and bars["state kept: hair"] == 0.0
+
+
+def test_four_references_gain_where_the_one_was_blind():
+    known = truths()
+    blind = known.labels.clamp(min=0).clone()
+    blind[:, 1] = (blind[:, 1] + 1) % 3
+    result, bars = values(evidence(known.labels.clamp(min=0), blind))
+    assert bars[MORE] == 1.0
+    assert result.counts[4][SHARE].value == 1.0 > result.counts[1][SHARE].value
+
+
+class Colours(Seeing):
+    """Says the class of everything by the red of the picture."""
+
+    attributes = ATTRIBUTES
+
+    def see(self, pictures):
+        return Seen({}, torch.tensor([[picture.getpixel((0, 0))[0]] * 3 for picture in pictures]), None)
+
+
+def test_every_arm_is_given_what_the_judge_says_about_its_own_pictures():
+    panel = world(2)
+    chosen = cells(panel, CONFIG.evaluate, 0)
+    asking = Asking(panel, chosen, CONFIG)
+    names = [f"tokens {row}" for row in range(len(chosen))]
+    asked = {OURS: asking.silent(range(len(chosen)), names, "output")}
+    asked["some"] = asking.silent([3, 1], [names[3], names[1]], "output")
+    asked[NOTHING] = asking.silent(range(len(chosen)), [""] * len(chosen), "output")
+    unique = sorted({request for one in asked.values() for request in one.requests})
+    pictures = {request: Image.new("RGB", (4, 4), (n, 0, 0)) for n, request in enumerate(unique)}
+    seen = judged(asked, pictures, Colours())
+    assert seen["some"].seen.said[:, 0].tolist() == seen[OURS].only([3, 1]).seen.said[:, 0].tolist()
+    assert [unique[n] for n in seen[OURS].seen.said[:, 0].tolist()] == list(asked[OURS].requests)
+    assert len(unique) == len(chosen) + 8  # without tokens a target is one picture, whatever its references are
+    same_noise = zip(asked[OURS].requests, asked[NOTHING].requests, strict=True)
+    assert all(one.seed == other.seed and one.text == other.text for one, other in same_noise)

@@ -1,0 +1,91 @@
+"""The evaluation from end to end, with models of random weights: everything is drawn, judged and reported."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from harald import cli
+from harald.evaluation.arms import ARMS, INVERSION, REAL
+from harald.evaluation.state_bars import BARS
+from harald.proving_ground.persons import ATTRIBUTES
+from harald.proving_ground.pretraining import judge
+from tests.states import write_dataset
+
+FEW = {"generate.steps": 2, "poc.steps": 2, "evaluate.states": 2, "evaluate.inversion_states": 1}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """A data set, an encoder of two steps, a judge of random weights."""
+    root = tmp_path_factory.mktemp("root")
+    write_dataset(root, states=5)
+    judge.new(ATTRIBUTES, 64, seed=0, width=4).save_pretrained(root / "weights" / judge.FOLDER)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HARALD_ROOT", str(root))
+        cli.main(["train", "--preset", "tiny", "--run-name", "first", "--steps", "2", "--checkpoint-every", "2"])
+    return root
+
+
+@pytest.fixture
+def evaluate(root, monkeypatch, capsys):
+    monkeypatch.setenv("HARALD_ROOT", str(root))
+
+    def run(name: str, *flags: str, **overrides) -> Path:
+        few = json.dumps(FEW | overrides)
+        shared = ["--preset", "tiny", "--train-run", "first", "--run-name", name, "--overrides", few]
+        cli.main(["evaluate", *shared, *flags])
+        folder = root / "output" / "evaluate" / name
+        assert capsys.readouterr().out.splitlines()[-1] == str(folder / "report.html")
+        return folder
+
+    return run
+
+
+def embedded(html: str) -> None:
+    assert "data:image/png" in html and "http" not in html.split("<body>")[1]
+
+
+@pytest.mark.slow
+def test_synthetic_persons_are_judged_in_every_arm_and_the_bars_go_where_they_are_asked(evaluate, root):
+    flags = ["--weights", str(root / "weights"), "--identity-run", "first", "--into", str(root / "docs" / "state.json")]
+    folder = evaluate("persons", *flags)
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert set(metrics["arms"]) == set(ARMS) and not metrics["not measured"]
+    assert metrics["source"] == "proving_ground" and metrics["states"] == 4 and metrics["cells"] == 16
+    assert metrics["encoder"] == metrics["identity"] == "first/step_00000002"
+    assert metrics["arms"]["identity-only tokens"] == {
+        name: score for name, score in metrics["arms"]["ours"].items() if name != "override"
+    }
+    assert metrics["arms"][INVERSION]["state kept"]["count"] == 4 and metrics["arms"][REAL]["state kept"]["count"] == 16
+    assert set(metrics["attributes"]) | set(metrics["prompt"]) == set(ATTRIBUTES)
+    assert set(metrics["references"]) == {"1", "4"} and len(metrics["domains"]) == 4
+    assert metrics["arms"]["ours"]["look-alike test"]["count"] == 8
+    content = json.loads((root / "docs" / "state.json").read_text())
+    assert [row["name"] for row in content["bars"]] == [bar.name for bar in BARS]
+    assert {row["seed"] for row in content["bars"]} == {0} and content["seed"] == 0
+    embedded((folder / "report.html").read_text())
+    assert metrics["pictures"] < 16 * (len(ARMS) + 3)  # what two arms ask for is drawn once
+
+
+def test_same_seed_gives_the_same_bytes(evaluate, root):
+    small = {"evaluate.views": 4, "evaluate.references": [1], "evaluate.main_references": 1, "evaluate.look_alikes": 0}
+    small |= {"evaluate.inversion_states": 0, "evaluate.mean_states": 1}
+    one, again = (evaluate(name, "--weights", str(root / "weights"), **small) for name in ("one", "again"))
+    for file in ("metrics.json", "config.json", "inputs.json"):
+        assert (one / file).read_bytes() == (again / file).read_bytes()
+
+
+@pytest.mark.slow
+def test_judge_that_answers_nothing_readable_is_reported_and_fails_nothing(evaluate):
+    folder = evaluate("dataset", "--source", "dataset", **{"evaluate.inversion_states": 0})
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["unreadable"] == {"drawn": 1.0, "real": 1.0}
+    assert all(row["twin test"]["value"] is None for row in metrics["arms"].values())
+    assert metrics["loss"]["no tokens"]["worse by"]["value"] is not None
+    assert set(metrics["not measured"]) == {"identity-only tokens", INVERSION}
+    rows = json.loads((folder / "bars.json").read_text())["bars"]
+    assert [row["name"] for row in rows if row["met"]] in ([], ["copy-paste: drawn minus real"])
+    html = (folder / "report.html").read_text()
+    embedded(html)
+    assert "could not be measured" in html and "100.0 % of its answers about drawn pictures" in html
