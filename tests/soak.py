@@ -21,7 +21,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -29,8 +29,8 @@ from PIL import Image
 from scipy.stats import binomtest
 
 from harald import cli, runs
-from harald.proving_ground.measure import origin
 from harald.training.checkpoint import STATE
+from tests import results
 from tests.processes import CONTEXT
 from tests.states import write_dataset
 
@@ -226,7 +226,7 @@ def rows(tally: Tally) -> list[dict]:
         "soak: corrupt files": (tally.corrupt, tally.files),
         "soak: runs that end with other bytes than an undisturbed one": (tally.other_bytes, tally.runs),
     }
-    here, made = asdict(origin.here()), []
+    made = []
     for name, (bad, trials) in counts.items():
         interval = binomtest(bad, trials).proportion_ci() if trials else None
         made.append({
@@ -234,17 +234,9 @@ def rows(tally: Tally) -> list[dict]:
             "low": round(interval.low * trials, 3) if interval else None,
             "high": round(interval.high * trials, 3) if interval else None,
             "note": f"{tally.runs} runs of {STEPS} steps, killed {tally.kills['time']} times at a random moment and "
-            f"{tally.kills['operation']} times before a random file operation; count: trials", **here,
+            f"{tally.kills['operation']} times before a random file operation; count: trials",
         })  # fmt: skip
     return made
-
-
-def merge(file: Path, fresh: list[dict], seed: int) -> None:
-    """Fresh rows in the place of those of the same name; the others stay."""
-    names = {row["name"] for row in fresh}
-    before = json.loads(file.read_text())["bars"] if file.exists() else []
-    kept = [row for row in before if row["name"] not in names]
-    runs.write_json(file, {**asdict(origin.here()), "seed": seed, "bars": kept + fresh})
 
 
 def main() -> int:
@@ -260,7 +252,7 @@ def main() -> int:
     made = rows(tally)
     print(json.dumps(made, indent=1))
     if options.into:
-        merge(options.into, made, options.seed)
+        results.write(options.into, made, options.seed)
     return 0 if all(row["met"] for row in made) and not tally.problems else 1
 
 

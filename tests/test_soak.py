@@ -5,7 +5,7 @@ import json
 import pytest
 
 from harald import runs
-from tests import soak
+from tests import results, soak
 
 
 @pytest.mark.slow
@@ -38,7 +38,7 @@ def test_what_is_lost_corrupt_or_other_is_counted(tmp_path, monkeypatch):
 def test_rows_replace_those_of_the_same_name(tmp_path):
     file = tmp_path / "production.json"
     runs.write_json(file, {"bars": [{"name": "another", "value": 1}, {"name": "soak: corrupt files", "value": 7}]})
-    soak.merge(file, soak.rows(soak.Tally(runs=200, resumes=300, files=4000)), seed=0)
+    results.write(file, soak.rows(soak.Tally(runs=200, resumes=300, files=4000)), seed=0)
     bars = {row["name"]: row for row in json.loads(file.read_text())["bars"]}
     assert bars["another"]["value"] == 1 and bars["soak: corrupt files"]["value"] == 0 and len(bars) == 4
     assert set(bars["soak: corrupt files"]) >= {"name", "bar", "value", "low", "high", "met"}

@@ -139,7 +139,8 @@ def test_file_name_that_is_not_utf8_is_reported_printably(tmp_path):
     with open(os.fsencode(tmp_path / "seed_1") + b"/photo\xff_view_03.png", "wb") as file:
         file.write(PNG)
     _, problems = read(tmp_path)
-    only(problems, "wrong_file_name").file.encode()
+    file = only(problems, "wrong_file_name").file
+    assert file.encode().decode() == file and file.endswith("_view_03.png")
 
 
 def test_state_in_two_bases_keeps_the_first_and_names_both(tmp_path):

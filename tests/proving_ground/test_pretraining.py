@@ -209,6 +209,7 @@ def test_model_card_names_the_commands_and_what_came_of_them(whole: Path) -> Non
     assert [line.partition("--stage ")[2] for line in commands] == ["vae", "base"]
     noted = stages.progress(whole)
     assert f"psnr {noted['vae']['metrics']['psnr']}" in card and f"`{noted['base']['config_hash']}`" in card
+    assert noted["vae"]["device"].startswith("CPU") and f"| {noted['vae']['device']} |" in card
     assert card.startswith("---\nlibrary_name: diffusers\nlicense: apache-2.0\n")
 
 

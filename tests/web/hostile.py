@@ -15,7 +15,7 @@ import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +25,8 @@ from PIL import Image
 from safetensors.torch import save
 
 from harald.injection.person_file import KEY, MAX_BYTES, to_bytes
-from harald.proving_ground.measure import origin
 from harald.records import PersonTokens
-from harald.runs import write_json
+from tests import results
 from tests.web.server import AUTH, Writes, form, picture, running, studio
 
 log = logging.getLogger(__name__)
@@ -289,15 +288,6 @@ def rows(outcome: Outcome, count: int) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def write(path: Path, fresh: list[dict[str, Any]], seed: int) -> None:
-    """Fresh rows take the place of rows of the same name; rows of other commands stay."""
-    measured = {**asdict(origin.here()), "seed": seed}
-    earlier = json.loads(path.read_text())["bars"] if path.exists() else []
-    names = {row["name"] for row in fresh}
-    kept = [row for row in earlier if row["name"] not in names]
-    write_json(path, {**measured, "bars": kept + [{**row, **measured} for row in fresh]})
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.web.hostile", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--into", type=Path, help="result file; rows of other names in it are kept")
@@ -324,7 +314,7 @@ def main() -> None:
             "met" if row["met"] else "NOT MET",
         )
     if flags.into:
-        write(flags.into, measured, flags.seed)
+        results.write(flags.into, measured, flags.seed)
     if not all(row["met"] for row in measured):
         raise SystemExit(1)
 

@@ -2,6 +2,7 @@
 
 import json
 
+from tests import results
 from tests.web import hostile
 from tests.web.server import running, studio
 
@@ -17,7 +18,7 @@ def test_rows_replace_those_of_the_same_name_and_leave_others(tmp_path):
     file, other = tmp_path / "production.json", {"name": "another bar", "bar": 1, "value": 2, "met": True}
     file.write_text(json.dumps({"bars": [other]}))
     for written in ([], ["/tmp/x"]):
-        hostile.write(file, hostile.rows(hostile.Outcome(100, 0, written, []), 100), seed=0)
+        results.write(file, hostile.rows(hostile.Outcome(100, 0, written, []), 100), seed=0)
     first, *fresh = json.loads(file.read_text())["bars"]
     assert first == other
     assert [row["met"] for row in fresh] == [True, True, False]

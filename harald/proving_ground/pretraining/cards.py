@@ -33,14 +33,14 @@ Persons of held-out streams never entered any training. bfloat16, {{ megabytes }
 
 ## Made by
 
-In this order, in one run folder, on one NVIDIA H200. A segment lasts less than ten minutes and is a pure function of
-the weights before it, the configuration and its number: the commands give the same bytes on the same kind of machine.
+In this order, in one run folder. A segment is a pure function of the weights before it, the configuration and its
+number.
 
 {% for stage in stages %}    {{ stage.command }}
 {% endfor %}
-| stage | segments | configuration | held-out |
-|---|---|---|---|
-{% for stage in stages %}| {{ stage.name }} | {{ stage.segments }} | `{{ stage.config_hash }}` | {{ stage.metrics }} |
+| stage | segments | on | configuration | held-out |
+|---|---|---|---|---|
+{% for s in stages %}| {{ s.name }} | {{ s.segments }} | {{ s.device }} | `{{ s.config_hash }}` | {{ s.metrics }} |
 {% endfor %}"""
 
 

@@ -17,6 +17,7 @@ import torch
 
 from harald.config import Config, Pretrain
 from harald.errors import ConfigError, did_you_mean
+from harald.proving_ground.measure.origin import device
 from harald.proving_ground.pretraining import weights
 from harald.proving_ground.pretraining.cards import write_cards
 from harald.proving_ground.pretraining.segment import Segment
@@ -79,7 +80,10 @@ def run_segment(config: Config, folder: Path, stage: str, number: int, confirm: 
             Segment(stage, number, config, scratch, log_row)
         )
         log.info("stage %s, segment %d, held-out: %s", stage, number + 1, metrics)
-        note = {"segments": number + 1, "seed": config.seed, "config_hash": config_hash(config), "metrics": metrics}
+        note = {
+            "segments": number + 1, "seed": config.seed, "config_hash": config_hash(config), "device": device(),
+            "metrics": metrics,
+        }  # fmt: skip
         write_json(scratch / PROGRESS, {**progress(scratch), stage: note})
         write_cards(scratch, progress(scratch), config)
         confirm()
@@ -107,7 +111,7 @@ def recover(folder: Path) -> None:
 
 
 def progress(folder: Path) -> dict:
-    """Stage -> {"segments": done, "seed", "config_hash", "metrics": of the last held-out check}."""
+    """Stage -> {"segments": done, "seed", "config_hash", "device", "metrics": of the last held-out check}."""
     file = folder / PROGRESS
     return json.loads(file.read_text()) if file.exists() else {}
 
