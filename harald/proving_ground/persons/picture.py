@@ -13,18 +13,14 @@ from harald.proving_ground.persons.backdrop import backdrop
 from harald.proving_ground.persons.figure import Figure
 from harald.proving_ground.persons.head import (
     BODY,
-    EARS,
     EYES,
     INSIDE_MOUTH,
-    LIPS,
-    TRIANGLE_PARTS,
     TRIANGLES,
     VERTEX_PARTS,
     VERTICES,
     Floats,
     Part,
     morph,
-    smoothstep,
 )
 from harald.proving_ground.persons.identity import EYES as EYE_COLOURS
 from harald.proving_ground.persons.identity import Identity
@@ -32,7 +28,6 @@ from harald.proving_ground.persons.look import PATTERNS, RGB, Look
 from harald.proving_ground.persons.materials import Knobs, Materials
 from harald.proving_ground.persons.raster import normals, rasterise
 from harald.proving_ground.persons.shading import Lights, ink, shade
-from harald.proving_ground.persons.solids import HEAD, grid_place
 from harald.proving_ground.persons.view import View
 from harald.proving_ground.persons.worn import necklines
 
@@ -87,7 +82,7 @@ def draw(identity: Identity, look: Look, figure: Figure, view: View, side: int) 
     lights = _lights(view, canvas, comic)
     shadow_matrix, shadow_depth = scene.shadow_map(lights, figure)
     regions, facing = np.zeros((size, size), np.int8), np.zeros((size, size, 3), np.float32)
-    shade(hit, first, second, scene.triangles, scene.parts, scene.normals, scene.canonical, scene.attributes,
+    shade(hit, first, second, scene.triangles, scene.parts, scene.normals, figure.canonical, figure.attributes,
           scene.vertices, EYES, _materials(identity, look, comic), _knobs(identity, look, view, comic), lights, comic,
           shadow_matrix, shadow_depth, canvas, regions, facing)  # fmt: skip
     if comic:
@@ -136,21 +131,13 @@ class _Scene:
     """All triangles of a view in the camera's turn, with what the shader asks of every vertex."""
 
     def __init__(self, figure: Figure, look: Look, vertices: Floats, view: View):
-        kept = TRIANGLE_PARTS != Part.BACKGROUND
-        if not look.lipstick:
-            kept = kept & (TRIANGLE_PARTS != Part.LASH)
-        count = len(vertices)
-        self.triangles = np.ascontiguousarray(np.concatenate([TRIANGLES[kept], figure.triangles + count]))
-        self.parts = np.concatenate([TRIANGLE_PARTS[kept], figure.parts])
-        self.canonical = np.concatenate([VERTICES, figure.things_canonical])
-        self.attributes = np.zeros((len(self.canonical), 4), np.float32)
-        self.attributes[:count] = np.stack([LIPS, figure.beard, figure.scalp, EARS], 1)
-        self.attributes[count:, 2] = ndimage.map_coordinates(HEAD, grid_place(figure.things_canonical), order=1)
+        self.figure = figure
+        self.triangles, self.parts = figure.triangles, figure.parts
         everything = np.concatenate([vertices, figure.things])
         self.pivot = _vector(0, 6.05, 0.25) + figure.rise
         self.rise = float(figure.rise[1])
         self.top = float(figure.vertices[BODY, 1].max()) + _ABOVE.get(look.hair, 0.0) + _ABOVE.get(look.headwear, 0.0)
-        share = smoothstep(5.75, 6.45, self.canonical[:, 1])[:, None]
+        share = figure.turning
         turn = _rotation(view.yaw - view.body_yaw, view.pitch, view.roll)
         turned = (everything - self.pivot) @ turn.T + self.pivot
         everything = (everything * (1 - share) + turned * share) @ _rotation(view.body_yaw, 0, 0).T
@@ -289,8 +276,10 @@ def _knobs(identity: Identity, look: Look, view: View, comic: bool) -> Knobs:
 
 
 def _shrunk(pixels: Floats) -> Floats:
-    steps = range(OVERSAMPLE)
-    total = np.sum([pixels[y::OVERSAMPLE, x::OVERSAMPLE] for y in steps for x in steps], axis=0)
+    parts = [pixels[y::OVERSAMPLE, x::OVERSAMPLE] for y in range(OVERSAMPLE) for x in range(OVERSAMPLE)]
+    total = parts[0] + parts[1]
+    for part in parts[2:]:
+        total += part
     return total / np.float32(OVERSAMPLE**2)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from harald.data.description import listed
 from harald.determinism import rng
-from harald.proving_ground.persons.figure import build_figure
+from harald.proving_ground.persons.figure import build_figure, grown
 from harald.proving_ground.persons.identity import Identity, draw_identity
 from harald.proving_ground.persons.look import Look, article, draw_look
 from harald.proving_ground.persons.picture import Picture, draw
@@ -95,7 +95,8 @@ def _unlike(seed: int, stream: str, number: int, look: Look, twin: Look, male: b
 
 def pictures(someone: Person, side: int = SIDE) -> list[Picture]:
     """One picture for each view. The figure is built once for each domain."""
-    figures = {d: build_figure(someone.identity, someone.look, d == "comic") for d in {v.domain for v in someone.views}}
+    solids, domains = grown(someone.look), {view.domain for view in someone.views}
+    figures = {d: build_figure(someone.identity, someone.look, d == "comic", solids) for d in domains}
     return [draw(someone.identity, someone.look, figures[v.domain], v, side) for v in someone.views]
 
 
