@@ -194,6 +194,23 @@ def test_loss_that_is_not_finite_changes_no_weight() -> None:
     assert torch.equal(seen[3], model.weight)
 
 
+def test_parts_of_a_batch_train_as_the_whole() -> None:
+    batch = torch.randn(6, 8, 3, generator=torch.Generator().manual_seed(0))
+    models: dict[int, nn.Linear] = {}
+    logged: dict[int, list[dict]] = {1: [], 2: []}
+    for parts, rows in logged.items():
+        torch.manual_seed(0)
+        model = models[parts] = nn.Linear(3, 1)
+        samples = batch.reshape(6 * parts, 8 // parts, 3)
+
+        def loss(part: int, model: nn.Linear = model, samples: torch.Tensor = samples) -> dict[str, torch.Tensor]:
+            return {"loss": model(samples[part]).square().mean()}
+
+        train([model], loss, Plan(steps=6, learning_rate=0.1, parts=parts), rows.append)
+    torch.testing.assert_close(models[1].weight, models[2].weight)
+    assert logged[1][-1]["loss"] == pytest.approx(logged[2][-1]["loss"])
+
+
 def test_learning_rate_warms_up_stays_and_falls() -> None:
     plan = Plan(steps=100, learning_rate=1.0, warmup_steps=10, decay_share=0.5)
     rates = [learning_rate(step, plan) for step in range(100)]

@@ -19,6 +19,7 @@ from harald.training.flow import interpolate, velocity_target
 UNIFORM_TIMES = 0.5  # share of times that are uniform; logit-normal alone left the scenes unlearnt
 DETAIL_WEIGHT = 3.0  # of a latent patch with glasses or jewellery, of one with eyes or a mouth about 2
 TIME_MEAN = 1.0  # of the logit of the other times: nearer to noise
+PARTS = 2  # of a batch
 
 
 def run(segment: Segment) -> dict[str, float]:
@@ -38,7 +39,7 @@ def run(segment: Segment) -> dict[str, float]:
                 layer.compile(dynamic=False)
         samples = Samples(pipeline, pool, segment, device)
         with recordable(pipeline.transformer):
-            train(trained, FlowLoss(pipeline, samples, segment, device), segment.plan(), segment.log_row)
+            train(trained, FlowLoss(pipeline, samples, segment, device), segment.plan(parts=PARTS), segment.log_row)
         weights.rounded(trained)
         with torch.compiler.set_stance("force_eager"):
             metrics = held_out_loss(pipeline, pool.wait_held_out(), segment, device)
@@ -82,16 +83,16 @@ class Samples:
 
 
 class FlowLoss:
-    """Loss of a step over pictures, prompt variants, times and noise that are drawn on the device."""
+    """Loss of a part of a step's batch over pictures, prompt variants, times and noise that are drawn on the device."""
 
     def __init__(self, pipeline: Any, samples: Samples, segment: Segment, device: torch.device):
         self.pipeline, self.samples, self.segment, self.device = pipeline, samples, segment, device
         self.bounds = torch.tensor(list(VARIANTS.values())).cumsum(0)[:-1].to(device)
         self.mean: Callable[..., Tensor] | None = None
 
-    def __call__(self, step: int) -> dict[str, Tensor]:
-        count = self.samples.grow(self.segment.visible(step))
-        draw, batch = self.segment.generator(self.device, step), self.segment.settings.batch
+    def __call__(self, part: int) -> dict[str, Tensor]:
+        count = self.samples.grow(self.segment.visible(part // PARTS))
+        draw, batch = self.segment.generator(self.device, part), self.segment.settings.batch // PARTS
         picture = torch.randint(count, (batch,), generator=draw, device=self.device)
         variant = torch.bucketize(torch.rand(batch, generator=draw, device=self.device), self.bounds)
         latents = self.samples.latents[picture]
@@ -139,8 +140,11 @@ def text_states(pipeline: Any, ids: Tensor, length: int) -> Tensor:
     """[b, length, d], without the template's head, as harald.base.qwen_image has them.
 
     The text model is causal and the padding is on the right: it needs no mask to keep padding out of the rest.
+    Saying so keeps the library from making one where the step is recorded, and none where it is not.
     """
-    return pipeline.text_encoder.model.language_model(input_ids=ids, use_cache=False).last_hidden_state[:, -length:]
+    model = pipeline.text_encoder.model.language_model
+    states = model(input_ids=ids, attention_mask={"full_attention": None}, use_cache=False).last_hidden_state
+    return states[:, -length:]
 
 
 def draw_times(count: int, draw: torch.Generator) -> Tensor:

@@ -34,6 +34,7 @@ class Plan:
     weight_decay: float = 0.01
     betas: tuple[float, float] = (0.9, 0.98)
     clip_norm: float = 1.0
+    parts: int = 1  # of a step's batch, whose gradients are added in order
 
 
 @dataclass(frozen=True)
@@ -95,8 +96,8 @@ def train(
 ) -> None:
     """Train the modules' parameters that require grad (float32) and leave their running mean in the modules.
 
-    loss: step -> {"loss": scalar with a graph, and scalars to log}. log_row gets {"step", "learning_rate", means of
-    these since the last row}, without timings, so that it is the same in every run.
+    loss: number of a part, step * parts + its place, -> {"loss": scalar with a graph, and scalars to log}. log_row gets
+    {"step", "learning_rate", means of these since the last row}, without timings: the same in every run.
 
     The device is never waited for between two rows. A loss or gradient that is not finite switches the updates off on
     the device from that very step on; the next row raises TrainingError.
@@ -110,19 +111,31 @@ def train(
     vars(optimizer)["found_inf"] = broken  # the fused kernels take no step where this is not 0 (the hook of GradScaler)
     mean = [p.detach().clone() for p in parameters]
     rows = _Rows(plan, log_row, broken)
+    if plan.parts > 1:  # what is added to must not be the memory that a recorded step writes its gradients to
+        for parameter in parameters:
+            parameter.grad = torch.zeros_like(parameter)
     for step in range(plan.steps):
         rate = learning_rate(step, plan)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        values = loss(step)
-        values["loss"].backward()
+        values = _backward(loss, step, plan.parts)
         norm = nn.utils.clip_grad_norm_(parameters, plan.clip_norm)
-        broken.logical_or_(~torch.isfinite(values["loss"].detach() + norm))
+        broken.logical_or_(~torch.isfinite(values["loss"] + norm))
         optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=plan.parts == 1)
         torch._foreach_lerp_(mean, [p.detach() for p in parameters], 1 - min(plan.ema, (1 + step) / (20 + step)))
         rows.add(step, rate, {**values, "grad_norm": norm})
     torch._foreach_copy_([p.detach() for p in parameters], mean)
+
+
+def _backward(loss: Callable[[int], dict[str, Tensor]], step: int, parts: int) -> dict[str, Tensor]:
+    """Gradients of the mean over the parts. Returns the means of what is logged."""
+    means: dict[str, Tensor] = {}
+    for part in range(step * parts, (step + 1) * parts):
+        values = loss(part)
+        (values["loss"] / parts).backward()
+        means = {name: means.get(name, 0) + value.detach() / parts for name, value in values.items()}
+    return means
 
 
 def learning_rate(step: int, plan: Plan) -> float:
