@@ -20,12 +20,15 @@ SCORES = {
 }  # fmt: skip
 
 
-def run(runtime: Runtime, config: Config, run_name: str, stage: str, segments: int = 0, weights: str = "") -> dict:
+def run(
+    runtime: Runtime, config: Config, run_name: str, stage: str, segments: int = 0, weights: str = "", gpus: int = 1
+) -> dict:
     """Train a stage on the run's own weights until `segments` of its segments are done (0: all); what is done stays.
 
     weights: the folder that a new run starts from; empty: the weights of the package if it has any, else random ones.
+    gpus: of this machine, that share the batches of stage base.
     """
-    stages.checked(config, stage)
+    stages.checked(config, stage, gpus)
     if segments < 0:
         raise ConfigError(f"--segments is {segments}", "use 1 or more, or 0 for all of the stage")
     run_folder = runs.open_run(runtime, "pretrain_mini", run_name, config)
@@ -42,7 +45,7 @@ def run(runtime: Runtime, config: Config, run_name: str, stage: str, segments: i
         if runtime.session.stopping:
             log.info("stopped before segment %d of %d; the same command goes on from there", number, goal)
             break
-        result = stages.run_segments(config, folder, stage, number, runtime.session.check)
+        result = stages.run_segments(config, folder, stage, number, gpus, runtime.session.check)
         runtime.session.progress(number, goal, "segment")
         name, lower_is_better = SCORES[stage]
         if name in result["metrics"]:

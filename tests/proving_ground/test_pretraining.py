@@ -82,7 +82,7 @@ def test_run_that_was_taken_over_replaces_no_weights(tmp_path: Path, monkeypatch
     monkeypatch.setattr(vae, "run", lambda segment: {})  # what it trains does not matter here
     folder = tmp_path / "weights"
     with pytest.raises(RunError):
-        stages.run_segments(configured(), folder, "vae", 1, taken_over)
+        stages.run_segments(configured(), folder, "vae", 1, confirm=taken_over)
     assert not folder.exists()
 
 
@@ -209,6 +209,11 @@ def test_parts_of_a_batch_train_as_the_whole() -> None:
         train([model], loss, Plan(steps=6, learning_rate=0.1, parts=parts), rows.append)
     torch.testing.assert_close(models[1].weight, models[2].weight)
     assert logged[1][-1]["loss"] == pytest.approx(logged[2][-1]["loss"])
+
+
+def test_more_gpus_than_parts_are_refused(runtime: Runtime) -> None:
+    with pytest.raises(ConfigError, match="stage 'vae' can share its batches among 1 to 1"):
+        pretrain_mini.run(runtime, configured(), "run", "vae", gpus=2)
 
 
 def test_learning_rate_warms_up_stays_and_falls() -> None:

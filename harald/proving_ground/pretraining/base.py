@@ -19,7 +19,7 @@ from harald.training.flow import interpolate, velocity_target
 UNIFORM_TIMES = 0.5  # share of times that are uniform; logit-normal alone left the scenes unlearnt
 DETAIL_WEIGHT = 3.0  # of a latent patch with glasses or jewellery, of one with eyes or a mouth about 2
 TIME_MEAN = 1.0  # of the logit of the other times: nearer to noise
-PARTS = 2  # of a batch
+PARTS = 2  # of a batch: a sum of two has no order, so two GPUs give the bytes of one
 
 
 def run(segment: Segment) -> dict[str, float]:
@@ -39,7 +39,8 @@ def run(segment: Segment) -> dict[str, float]:
                 layer.compile(dynamic=False)
         samples = Samples(pipeline, pool, segment, device)
         with recordable(pipeline.transformer):
-            train(trained, FlowLoss(pipeline, samples, segment, device), segment.plan(parts=PARTS), segment.log_row)
+            loss = FlowLoss(pipeline, samples, segment, device)
+            train(trained, loss, segment.plan(parts=PARTS), segment.log_row, segment.world)
         weights.rounded(trained)
         with torch.compiler.set_stance("force_eager"):
             metrics = held_out_loss(pipeline, pool.wait_held_out(), segment, device)
@@ -108,7 +109,7 @@ class FlowLoss:
         def mean(latents: Tensor, noise: Tensor, t: Tensor, ids: Tensor, mask: Tensor, weights: Tensor) -> Tensor:
             return (flow_error(self.pipeline, latents, noise, t, ids, mask) * weights).sum() / weights.sum()
 
-        if not self.segment.settings.compile or self.device.type != "cuda":
+        if self.device.type != "cuda":
             return mean
         return recorded([self.pipeline.transformer, self.pipeline.text_encoder.model.language_model], mean, sample)
 

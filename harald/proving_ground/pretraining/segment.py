@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from harald.config import Config, Pretrain, Stage
 from harald.determinism import key
 from harald.errors import TrainingError
+from harald.proving_ground.pretraining.world import ALONE, World
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +51,7 @@ class Segment:
     config: Config
     weights: Path
     log_row: Callable[[dict], None]
+    world: World = ALONE
 
     @property
     def pretrain(self) -> Pretrain:
@@ -93,11 +95,13 @@ def train(
     loss: Callable[[int], dict[str, Tensor]],
     plan: Plan,
     log_row: Callable[[dict], None],
+    world: World = ALONE,
 ) -> None:
     """Train the modules' parameters that require grad (float32) and leave their running mean in the modules.
 
     loss: number of a part, step * parts + its place, -> {"loss": scalar with a graph, and scalars to log}. log_row gets
-    {"step", "learning_rate", means of these since the last row}, without timings: the same in every run.
+    {"step", "learning_rate", means of these since the last row}, without timings: the same in every run. world: the
+    processes that share the parts; each ends with the same weights.
 
     The device is never waited for between two rows. A loss or gradient that is not finite switches the updates off on
     the device from that very step on; the next row raises TrainingError.
@@ -118,7 +122,7 @@ def train(
         rate = learning_rate(step, plan)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        values = _backward(loss, step, plan.parts)
+        values = _backward(loss, step, plan.parts, world, parameters)
         norm = nn.utils.clip_grad_norm_(parameters, plan.clip_norm)
         broken.logical_or_(~torch.isfinite(values["loss"] + norm))
         optimizer.step()
@@ -128,13 +132,16 @@ def train(
     torch._foreach_copy_([p.detach() for p in parameters], mean)
 
 
-def _backward(loss: Callable[[int], dict[str, Tensor]], step: int, parts: int) -> dict[str, Tensor]:
+def _backward(
+    loss: Callable[[int], dict[str, Tensor]], step: int, parts: int, world: World, parameters: Sequence[Tensor]
+) -> dict[str, Tensor]:
     """Gradients of the mean over the parts. Returns the means of what is logged."""
     means: dict[str, Tensor] = {}
-    for part in range(step * parts, (step + 1) * parts):
-        values = loss(part)
+    for part in world.share(parts):
+        values = loss(step * parts + part)
         (values["loss"] / parts).backward()
         means = {name: means.get(name, 0) + value.detach() / parts for name, value in values.items()}
+    world.add([*(p.grad for p in parameters if p.grad is not None), *means.values()])
     return means
 
 

@@ -4,23 +4,27 @@ A segment is a pure function of (weights, config, stage, number): the next one a
 rounded to bfloat16, so that a resumed run is equal to an unbroken one.
 """
 
+import contextlib
 import importlib
 import json
 import logging
 import os
 import shutil
+import tempfile
 import uuid
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
+from harald import determinism
 from harald.config import Config, Pretrain
 from harald.errors import ConfigError, did_you_mean
 from harald.proving_ground.measure.origin import device
-from harald.proving_ground.pretraining import weights
+from harald.proving_ground.pretraining import base, weights
 from harald.proving_ground.pretraining.cards import write_cards
 from harald.proving_ground.pretraining.segment import Segment
+from harald.proving_ground.pretraining.world import ALONE, World, launch
 from harald.runs import write_json
 from harald.settings import config_hash
 
@@ -28,26 +32,32 @@ log = logging.getLogger(__name__)
 
 STAGES = ("vae", "base", "judge", "vision")  # modules of this folder, each with run(segment) -> metrics
 AFTER = {"base": "vae"}  # the latents that the base is trained on must not change any more
+PARTS = {"base": base.PARTS}  # of a stage's batches: at most so many GPUs can share them
 PROGRESS, CURVES = "progress.json", "curves"
 
 
-def checked(config: Config, stage: str) -> Pretrain:
+def checked(config: Config, stage: str, gpus: int = 1) -> Pretrain:
     """The pretraining of the config. Raises ConfigError."""
     if config.pretrain is None:
         raise ConfigError(f"preset {config.preset!r} has nothing to pretrain", "use --preset mini")
     if stage not in STAGES:
         raise ConfigError(f"--stage is {stage!r}", did_you_mean(stage, STAGES))
+    most = PARTS.get(stage, 1)
+    if not 1 <= gpus <= most:
+        raise ConfigError(f"--gpus is {gpus}", f"stage {stage!r} can share its batches among 1 to {most}")
+    if torch.cuda.is_available() and gpus > torch.cuda.device_count():
+        raise ConfigError(f"--gpus is {gpus}, and here are {torch.cuda.device_count()}", "use fewer")
     return config.pretrain
 
 
 def run_segments(
-    config: Config, folder: Path, stage: str, segments: int, confirm: Callable[[], None] = lambda: None
+    config: Config, folder: Path, stage: str, segments: int, gpus: int = 1, confirm: Callable[[], None] = lambda: None
 ) -> dict:
     """Run a stage on `folder` until `segments` of its segments are done, 0 for all. Returns the stage's progress.
 
-    confirm: raises, before the folder is replaced, where it belongs to somebody else by now.
+    gpus: changes no byte. confirm: raises, before the folder is replaced, where it belongs to somebody else by now.
     """
-    total = getattr(checked(config, stage), stage).segments
+    total = getattr(checked(config, stage, gpus), stage).segments
     before = AFTER.get(stage)
     if before and not is_finished(config, folder, before):
         raise ConfigError(f"stage {stage!r} needs a finished {before!r}", f"run pretrain_mini --stage {before} first")
@@ -56,33 +66,25 @@ def run_segments(
         log.info("stage %s is finished: all %d segments are done", stage, total)
     for number in range(done, min(total, segments or total)):
         log.info("stage %s, segment %d of %d", stage, number + 1, total)
-        run_segment(config, folder, stage, number, confirm)
+        run_segment(config, folder, stage, number, gpus, confirm)
     return {"segments_of_stage": total, "finished": is_finished(config, folder, stage), **progress(folder)[stage]}
 
 
-def run_segment(config: Config, folder: Path, stage: str, number: int, confirm: Callable[[], None]) -> None:
+def run_segment(config: Config, folder: Path, stage: str, number: int, gpus: int, confirm: Callable[[], None]) -> None:
     """Replace `folder` by what it is after the segment; a segment that breaks leaves it as it was."""
     assert config.pretrain is not None
-    torch._inductor.config.deterministic = config.deterministic  # no choice of kernels by measured time
     scratch = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.tmp")
     if folder.exists():
         shutil.copytree(folder, scratch)
     try:
         weights.write_untrained(scratch, stage, config.seed, config.pretrain)
-        curve = scratch / CURVES / f"{stage}.jsonl"
-        curve.parent.mkdir(parents=True, exist_ok=True)
-
-        def log_row(row: dict) -> None:
-            with curve.open("a") as file:
-                file.write(json.dumps({"segment": number, **row}) + "\n")
-
-        metrics = importlib.import_module(f"{__package__}.{stage}").run(
-            Segment(stage, number, config, scratch, log_row)
-        )
+        (scratch / CURVES).mkdir(parents=True, exist_ok=True)
+        work = (config, scratch, stage, number)
+        metrics = train_segment(ALONE, *work) if gpus == 1 else launch(gpus, train_segment, *work)
         log.info("stage %s, segment %d, held-out: %s", stage, number + 1, metrics)
         note = {
-            "segments": number + 1, "seed": config.seed, "config_hash": config_hash(config), "device": device(),
-            "metrics": metrics,
+            "segments": number + 1, "seed": config.seed, "config_hash": config_hash(config), "metrics": metrics,
+            "device": device() if gpus == 1 else f"{gpus} x {device()}",
         }  # fmt: skip
         write_json(scratch / PROGRESS, {**progress(scratch), stage: note})
         write_cards(scratch, progress(scratch), config)
@@ -90,6 +92,25 @@ def run_segment(config: Config, folder: Path, stage: str, number: int, confirm: 
         replace(folder, scratch)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def train_segment(world: World, config: Config, folder: Path, stage: str, number: int) -> dict[str, float]:
+    """Train the segment in `folder`, which the first of all processes alone changes. Returns the held-out metrics."""
+    logging.getLogger("harald").setLevel(logging.INFO if world.rank == 0 else logging.WARNING)
+    determinism.enable(config.seed, config.deterministic)
+    torch._inductor.config.deterministic = config.deterministic  # no choice of kernels by measured time
+    with contextlib.ExitStack() as stack:
+        if world.rank > 0:
+            copy = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="harald-segment-"))) / "weights"
+            folder = shutil.copytree(folder, copy)
+        world.meet()
+
+        def log_row(row: dict) -> None:
+            with (folder / CURVES / f"{stage}.jsonl").open("a") as file:
+                file.write(json.dumps({"segment": number, **row}) + "\n")
+
+        run = importlib.import_module(f"{__package__}.{stage}").run
+        return run(Segment(stage, number, config, folder, log_row, world))
 
 
 def replace(folder: Path, new: Path) -> None:
