@@ -366,6 +366,10 @@ def full() -> Config:
 
 def mini() -> Config:
     """The same classes at small sizes, trained from nothing on synthetic persons and shipped: for two CPU cores."""
+    base = Stage(
+        steps=5000, segments=6, batch=768, learning_rate=1e-3, states=5120, first_states=640,
+        compile=False,  # compiled blocks give other gradients in every call, see docs/log.md
+    )  # fmt: skip
     return Config(
         preset="mini",
         models=Models(
@@ -409,18 +413,10 @@ def mini() -> Config:
         evaluate=Evaluate(look_alikes=8, batch=64),
         pretrain=Pretrain(
             vae=Stage(steps=11_000, segments=1, batch=64, learning_rate=1.5e-3, states=8192, first_states=512),
-            base=Stage(
-                steps=5000,
-                segments=6,
-                batch=768,
-                learning_rate=1e-3,
-                states=5120,
-                first_states=640,
-                compile=False,  # compiled blocks give other gradients in every call, see docs/log.md
-            ),
+            base=base,
             judge=Stage(steps=5000, segments=1, batch=512, learning_rate=2e-3, states=8192, first_states=1536),
             vision=Stage(steps=2500, segments=4, batch=512, learning_rate=8e-4, states=4096, first_states=768),
-        ),  # fmt: skip
+        ),
     )
 
 
