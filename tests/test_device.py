@@ -1,0 +1,112 @@
+"""Same seed, same bytes, on the GPU where there is one: the bodies run on a CPU, too."""
+
+import copy
+import functools
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from harald import config, determinism
+from harald.base.qwen_image import QwenImage
+from harald.data.index import states_for
+from harald.encoder.model import PersonEncoder
+from harald.injection.points import plain
+from harald.proving_ground.pretraining import base as pretraining
+from harald.proving_ground.pretraining import weights
+from harald.proving_ground.pretraining.fast_step import recordable, recorded
+from harald.training.batch import Batches
+from harald.training.loop import make_optimizer, train_step
+from tests.models import cache
+from tests.states import write_dataset
+
+DEVICE = determinism.device()
+needs_cuda = pytest.mark.skipif(DEVICE.type != "cuda", reason="no GPU")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def strict() -> None:
+    determinism.enable(0)
+
+
+@functools.cache
+def base() -> QwenImage:
+    models = config.tiny().models
+    return QwenImage.load(cache(), models.base, models.lora, DEVICE, determinism.dtype("auto"))
+
+
+@functools.cache
+def encoder() -> PersonEncoder:
+    c = config.tiny()
+    median = torch.ones(base().width)
+    return PersonEncoder.new(
+        cache(), c.encoder, c.models.encoder, median, "output", c.models.base.repo, 0, DEVICE, determinism.dtype("auto")
+    )
+
+
+def test_a_picture_has_the_same_bytes_twice() -> None:
+    def drawn(seed: int) -> bytes:
+        states, negative = plain(base(), "photo of a person"), plain(base(), " ")
+        return base().draw(states, negative, [seed], 64, 3, 2.0)[0].tobytes()
+
+    assert drawn(5) == drawn(5) != drawn(6)
+
+
+def test_latents_of_a_picture_do_not_depend_on_its_neighbours() -> None:
+    pixels = torch.rand(11, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    together = base().encode_images(pixels)
+    assert torch.equal(base().encode_images(pixels[[9, 2]]), together[[9, 2]])
+
+
+def test_two_steps_of_training_have_the_same_bytes_twice(tmp_path: Path) -> None:
+    c = config.tiny()
+    shape, mu = base().latent_shape(c.data.image_size)
+    batches = Batches(c, states_for(write_dataset(tmp_path), c), shape, mu, None, encoder().chats, base().tokenize)
+
+    def trained() -> list[Tensor]:
+        student = copy.deepcopy(encoder())
+        optimizer = make_optimizer(student, c.train)
+        for step in range(2):
+            train_step(base(), student, optimizer, batches[step], c)
+        return [p.detach() for p in student.parameters() if p.requires_grad]
+
+    first, second, untrained = trained(), trained(), [p for p in encoder().parameters() if p.requires_grad]
+    assert all(map(torch.equal, first, second))
+    assert not all(map(torch.equal, first, untrained))
+
+
+@needs_cuda
+def test_recorded_step_adds_the_gradients_of_the_plain_one(tmp_path: Path) -> None:
+    settings = config.tiny().pretrain
+    assert settings is not None
+    for stage in ("vae", "base"):
+        weights.write_untrained(tmp_path, stage, 0, settings)
+    pipeline = weights.load_pipeline(tmp_path, DEVICE)
+    parts = [pipeline.transformer.requires_grad_(True), pipeline.text_encoder.model.language_model.requires_grad_(True)]
+    parameters = [p for part in parts for p in part.parameters()]
+    draw = torch.Generator(DEVICE).manual_seed(0)
+
+    def inputs() -> tuple[Tensor, ...]:
+        latents, noise = torch.randn(2, 4, 16, 64, device=DEVICE, generator=draw)
+        ids = torch.randint(20, 200, (4, 50), device=DEVICE, generator=draw)
+        return latents, noise, pretraining.draw_times(4, draw), ids, torch.ones(4, 16, dtype=torch.bool, device=DEVICE)
+
+    def mean(*given: Tensor) -> Tensor:
+        return pretraining.flow_error(pipeline, *given).mean()
+
+    def gradients(loss: object, batches: list[tuple[Tensor, ...]]) -> list[Tensor]:
+        for parameter in parameters:
+            parameter.grad = torch.zeros_like(parameter)
+        for batch in batches:
+            loss(*batch).backward()  # type: ignore[operator]
+        return [p.grad.clone() for p in parameters if p.grad is not None]
+
+    first, second = inputs(), inputs()
+    with recordable(pipeline.transformer):
+        expected = gradients(mean, [first, second])
+        step = recorded(parts, mean, first)
+        got, again = (gradients(step, [first, second]) for _ in range(2))
+    assert all(map(torch.equal, got, again))
+    torch.testing.assert_close(got, expected, rtol=1e-2, atol=1e-4)
+    assert max(gradient.abs().max().item() for gradient in got) > 0
