@@ -25,6 +25,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from huggingface_hub.utils import WeakFileLock
 from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
@@ -32,7 +33,7 @@ from harald.config import HF_TOKEN_VARIABLE, LoraRef, ModelRef
 from harald.errors import ModelError
 from harald.published.checkpoint import damaged_files, is_damaged
 from harald.published.lora import misfits
-from harald.runs import safe_name, write_json
+from harald.runs import safe_name, write_json, write_text
 
 try:  # the HTTP client of huggingface_hub 2 and of 1
     from httpx2 import TransportError
@@ -87,7 +88,8 @@ def snapshot(cache: Path, ref: ModelRef) -> Path:
 def load(factory: Any, cache: Path, ref: ModelRef, subfolder: str = "", **options: Any) -> Any:
     """`factory.from_pretrained` of a cached repository: a model, a tokenizer, an image processor or a pipeline.
 
-    Raises ModelError if the files lack a model's tensor: the libraries put random numbers in its place and go on.
+    Raises ModelError if a tensor has another shape than the configuration says, and if the files lack one: the
+    libraries put random numbers in its place and go on.
     """
     folder = snapshot(cache, ref)
     transformers_logging.disable_progress_bar()  # "loading weights" bars are noise in a container's log
@@ -95,16 +97,25 @@ def load(factory: Any, cache: Path, ref: ModelRef, subfolder: str = "", **option
     if issubclass(factory, DiffusionPipeline):
         options |= {name: load(part, cache, ref, name, **options) for name, part in _models(folder).items()}
     is_model = issubclass(factory, (PreTrainedModel, ModelMixin))
-    loaded = factory.from_pretrained(
-        ref.repo,
-        revision=revision(cache, ref.repo, ref.revision),
-        cache_dir=str(cache),
-        token=hf_token(),
-        local_files_only=True,
-        **({"subfolder": subfolder} if subfolder else {}),
-        **({"output_loading_info": True} if is_model else {}),
-        **options,
-    )
+    try:
+        loaded = factory.from_pretrained(
+            ref.repo,
+            revision=revision(cache, ref.repo, ref.revision),
+            cache_dir=str(cache),
+            token=hf_token(),
+            local_files_only=True,
+            **({"subfolder": subfolder} if subfolder else {}),
+            **({"output_loading_info": True} if is_model else {}),
+            **options,
+        )
+    except (RuntimeError, ValueError) as error:
+        if "shape" not in str(error) and "size" not in str(error):
+            raise
+        raise ModelError(
+            f"{'/'.join(filter(None, (ref.repo, subfolder)))} (revision {ref.revision}) holds a tensor that does not "
+            f"fit {factory.__name__} of its configuration: {str(error).strip().splitlines()[0]}",
+            "its files belong to different versions: run doctor, then download_models",
+        ) from error
     return _whole(loaded, ref, subfolder) if is_model else loaded
 
 
@@ -214,15 +225,18 @@ def _drop_damaged(cache: Path, repo: str, asked: str) -> None:
 def record(cache: Path, repo: str, asked: str, commit: str) -> None:
     """Remember which commit stands for the asked revision, so that later runs use the same one."""
     file = cache / RECORD
-    known = json.loads(file.read_text()) if file.exists() else {}
-    known.setdefault(repo, {})[asked] = commit
-    write_json(file, known)
+    cache.mkdir(parents=True, exist_ok=True)
+    with WeakFileLock(cache / f".{RECORD}.lock"):  # as huggingface_hub locks its cache
+        known = json.loads(file.read_text()) if file.exists() else {}
+        known.setdefault(repo, {})[asked] = commit
+        write_json(file, known)
 
 
 def install(cache: Path, repo: str, folder: Path) -> str:
     """Put a folder made by us into the cache as a repository, in the real layout. Returns its commit.
 
-    The commit is a hash of names and contents: the same files give the same commit. The snapshot appears by one rename.
+    The commit is a hash of names and contents: the same files give the same commit. The snapshot appears by one rename,
+    and several processes may install the same at once.
     """
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     hashes = {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
@@ -242,12 +256,14 @@ def install(cache: Path, repo: str, folder: Path) -> str:
         link.symlink_to(os.path.relpath(blob, final.parent))
     target = place / "snapshots" / commit
     target.parent.mkdir(parents=True, exist_ok=True)
-    if target.exists():
-        shutil.rmtree(temporary)
-    else:
+    try:
         os.replace(temporary, target)
+    except OSError:  # it is there already
+        if not target.is_dir():
+            raise
+        shutil.rmtree(temporary)
     (place / "refs").mkdir(exist_ok=True)
-    (place / "refs" / "main").write_text(commit)
+    write_text(place / "refs" / "main", commit)
     record(cache, repo, "main", commit)
     return commit
 

@@ -88,7 +88,6 @@ def check(config: Config) -> None:
         "poc.steps": config.poc.steps,
         "poc.batch": config.poc.batch,
         "poc.scenes": len(config.poc.scenes),
-        "generate.steps": config.generate.steps,
         "evaluate.states": config.evaluate.states,
         "evaluate.mean_states": config.evaluate.mean_states,
         "evaluate.batch": config.evaluate.batch,
@@ -100,6 +99,10 @@ def check(config: Config) -> None:
     for name, value in at_least_one.items():
         if value < 1:
             raise ConfigError(f"{name} is {value}", "use 1 or more")
+    if config.generate.steps < 2:
+        raise ConfigError(
+            f"generate.steps is {config.generate.steps}", "use 2 or more: the schedule stretches to its end"
+        )
     _check_share("data.validation_share", data.validation_share)
     for name, value in {"data.image_size": data.image_size, "generate.size": config.generate.size}.items():
         if value < 16 or value % 16:

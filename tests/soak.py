@@ -37,7 +37,7 @@ from tests.states import write_dataset
 STEPS, VARIANTS = 6, 4  # steps of a run; seeds, each with an undisturbed run to compare with
 SMALL = {
     "train.states_per_batch": 1, "train.targets_per_state": 1, "train.sample_every": 6, "train.checkpoint_every": 2,
-    "train.keep_checkpoints": 2, "generate.steps": 1, "poc.scenes": ["on a beach"],
+    "train.keep_checkpoints": 2, "generate.steps": 2, "poc.scenes": ["on a beach"],
 }  # fmt: skip
 WATCHED = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir"}  # audit events of file operations
 STARTED, DURABLE = re.compile(r"start at step (\d+) of"), re.compile(r"checkpoint at step (\d+)")

@@ -94,6 +94,7 @@ def test_wrong_type_names_the_field_and_nothing_else():
     "overrides",
     [
         '{"train.steps": 0}',
+        '{"generate.steps": 1}',
         '{"train.drop_text": 1.5}',
         '{"train.learning_rate": 0.0}',
         '{"data.image_size": 100}',

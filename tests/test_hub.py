@@ -3,6 +3,7 @@
 import ast
 import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -91,6 +92,17 @@ def test_installed_repository_has_the_real_cache_layout(repo):
     assert link.is_symlink() and link.resolve().parent == (home / "blobs").resolve()
     assert (home / "refs" / "main").read_text() == commit
     assert hub.snapshot(cache, ref) == home / "snapshots" / commit
+
+
+def test_repositories_that_are_installed_at_the_same_time_are_all_there(tmp_path):
+    source, cache = tmp_path / "source", tmp_path / "cache"
+    source.mkdir()
+    save_file({"a": torch.zeros(2)}, source / "weights.safetensors")
+    names = [f"someone/thing-{number % 4}" for number in range(16)]
+    with ThreadPoolExecutor(16) as pool:
+        commits = set(pool.map(lambda name: hub.install(cache, name, source), names))
+    assert [hub.revision(cache, name, "main") for name in names] == [*commits] * 16
+    assert not list(cache.rglob("*.tmp"))
 
 
 def test_recorded_revision_is_used_later(repo):

@@ -31,7 +31,9 @@ KINDS: dict[str, Kind] = {
     "empty_prompt": Kind("error", "Empty prompt", "write the prompt into the file"),
     "prompt_not_utf8": Kind("error", "Prompt is not UTF-8", "save the file as UTF-8"),
     "prompt_too_long": Kind("error", "Prompt too long", "shorten it; Qwen-Image reads at most 1024 tokens"),
-    "malformed_placeholder": Kind("error", "Malformed placeholder in a prompt", "write <person> or <person:name>"),
+    "malformed_placeholder": Kind(
+        "error", "Malformed placeholder in a prompt", "write <person>, without a name: a state is one person"
+    ),
     "orphan_prompt": Kind("warning", "Prompt without picture", "add the picture, or remove the prompt"),
     "not_png": Kind("error", "Not a PNG", "convert the picture to PNG; the ending alone does not do it"),
     "truncated_picture": Kind("error", "Truncated or damaged picture", "write or copy the file again"),

@@ -27,7 +27,6 @@ from harald.data.words import (
 )
 
 PLACEHOLDER = "<person>"
-_GIVEN = re.compile(r"<person(?::[A-Za-z0-9_-]+)?>")
 _LIKE_A_PLACEHOLDER = re.compile(r"<\s*/?\s*person[^>]*>?", re.IGNORECASE)
 _TOKEN = re.compile(r"\w+(?:['’\-]\w+)*|[^\w\s]")
 
@@ -58,7 +57,7 @@ def separate(prompts: Sequence[str]) -> Separated:
     >>> found.prompts
     ('photo of <person>, laughing, at sea', 'comic of <person>')
     """
-    written = [p for p in dict.fromkeys(prompts) if not _GIVEN.search(p)]
+    written = [p for p in dict.fromkeys(prompts) if PLACEHOLDER not in p]
     if not written:
         return Separated("", tuple(prompts), "given")
     texts = [_Text(prompt) for prompt in written]
@@ -74,8 +73,10 @@ def separate(prompts: Sequence[str]) -> Separated:
 
 
 def malformed_placeholder(prompt: str) -> str:
-    """What looks like a placeholder and is none, such as '<Person>'; '' if all is well."""
-    odd = _LIKE_A_PLACEHOLDER.search(_GIVEN.sub("", prompt))
+    """What looks like a placeholder and is none here, such as '<Person>'; '' if all is well. A state is one person, so
+    '<person:ann>' is none, either.
+    """
+    odd = _LIKE_A_PLACEHOLDER.search(prompt.replace(PLACEHOLDER, ""))
     return odd.group() if odd else ""
 
 

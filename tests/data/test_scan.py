@@ -88,6 +88,7 @@ def test_damage_in_the_middle_is_found_only_when_pixels_are_verified(tmp_path):
         ("empty_prompt", b""),
         ("prompt_not_utf8", "photo of a m\xe4dchen".encode("latin-1")),
         ("malformed_placeholder", b"photo of <Person> laughing"),
+        ("malformed_placeholder", b"photo of <person:ann> laughing"),
         ("prompt_too_long", b"red hair " * 4000),
     ],
 )

@@ -141,6 +141,20 @@ def test_missing_tensor_is_an_error_and_not_random_numbers(part, sources, tmp_pa
         (load_encoder if part == "encoder" else load_base)(tmp_path / "cache")
 
 
+@pytest.mark.parametrize("part", ["text_encoder", "transformer", "vae", "encoder"])
+def test_tensor_of_another_shape_is_named(part, sources, tmp_path):
+    ref, folder = (ENCODER, "") if part == "encoder" else (BASE, part)
+    copy = shutil.copytree(sources[ref.repo], tmp_path / "copy")
+    file = shards(copy / folder)[-1]
+    tensors = load_file(file)
+    name = sorted(tensors)[0]
+    tensors[name] = tensors[name].new_zeros(3, 5, 7)
+    save_file(tensors, file, {"format": "pt"})
+    install(tmp_path / "cache", ref, copy)
+    with pytest.raises(ModelError, match=r"(?s)holds a tensor that does not fit \w+ of its configuration.*run doctor"):
+        (load_encoder if part == "encoder" else load_base)(tmp_path / "cache")
+
+
 def test_unknown_revision_is_named(sources, tmp_path):
     install(tmp_path, ENCODER, sources[ENCODER.repo])
     with pytest.raises(ModelError, match=r"revision v9\) is not in the cache"):
