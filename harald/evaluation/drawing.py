@@ -1,7 +1,6 @@
 """Pictures for all cells and arms, in batches, by the stock pipeline. A picture that two arms ask for is drawn once."""
 
-import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -13,8 +12,6 @@ from harald.config import Config, Point
 from harald.injection.layout import Layout, lay_out
 from harald.injection.points import conditioned, plain
 from harald.injection.prompt import ANY, Prompt, parse
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, order=True)
@@ -31,9 +28,16 @@ class Request:
 
 
 def draw_all(
-    base: QwenImage, requests: Iterable[Request], table: Mapping[str, Tensor], config: Config
+    base: QwenImage,
+    requests: Iterable[Request],
+    table: Mapping[str, Tensor],
+    config: Config,
+    told: Callable[[int], None] = lambda done: None,
 ) -> dict[Request, Image.Image]:
-    """table: name -> tokens [K, d]. Which requests come, and in which order, changes a picture by rounding at most."""
+    """table: name -> tokens [K, d]. Which requests come, and in which order, changes a picture by rounding at most.
+
+    told: hears how many of the pictures are drawn.
+    """
     wanted, pictures = sorted(set(requests)), {}
     for domain, point in sorted({(request.domain, request.point) for request in wanted}):
         base.use_domain(domain)
@@ -41,7 +45,7 @@ def draw_all(
         for start in range(0, len(group), config.evaluate.batch):
             part = group[start : start + config.evaluate.batch]
             pictures |= dict(zip(part, _draw(base, part, point, table, config), strict=True))
-            log.info("drew %d of %d pictures", len(pictures), len(wanted))
+            told(len(pictures))
     return pictures
 
 

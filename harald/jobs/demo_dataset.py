@@ -2,13 +2,13 @@
 
 import logging
 import os
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from harald import runs
 from harald.config import DATASETS, Config
 from harald.errors import ConfigError
+from harald.progress import Progress
 from harald.proving_ground.dataset import BASES, BLOCK, Place, Plan, Truth, Written, digest, make, places, renderers
 from harald.runtime import Runtime
 
@@ -51,6 +51,7 @@ def run(
     _refuse_strangers(root, everything)
     missing = [place for place in everything if not _is_complete(truth, place)]
     written = 0
+    progress = Progress(runtime.session, states * views, "picture", (states - len(missing)) * views)
     for block, group in _blocks(missing, workers, plan):
         new = {place.index for place, _ in group}
         rows = [row for row in truth.read(block) if row["index"] not in new]
@@ -60,6 +61,7 @@ def run(
             rows += made.rows
         truth.write(block, sorted(rows, key=lambda row: row["index"]))
         written += len(group)
+        progress.update((states - len(missing) + written) * views)
     if not local:
         _say_how_to_use(root, folder.name)
     return {"states": states, "views": states * views, "written": written, "dataset": str(root)}
@@ -68,15 +70,11 @@ def run(
 def _blocks(missing: list[Place], workers: int, plan: Plan) -> Iterator[tuple[int, list[tuple[Place, Written]]]]:
     """Block of the truth table -> its missing states, made; one block is held at a time."""
     workers = min(workers or os.cpu_count() or 1, len(missing))
-    began, done = time.monotonic(), 0
     with renderers(max(1, workers)) as pool:
         for block in sorted({place.index // BLOCK for place in missing}):
             group = [place for place in missing if place.index // BLOCK == block]
             made = (pool.map if pool else map)(make, [plan] * len(group), group)
             yield block, list(zip(group, made, strict=True))
-            done += len(group)
-            speed = done * plan.views / (time.monotonic() - began)
-            log.info("%d of %d states, %.0f pictures/s", done, len(missing), speed)
 
 
 def _is_complete(truth: Truth, place: Place) -> bool:

@@ -30,6 +30,7 @@ from harald.jobs import evaluate_source
 from harald.jobs.evaluate_source import Material, Source
 from harald.jobs.injection_poc import Cost
 from harald.jobs.loading import base_model, trained_encoder
+from harald.progress import Progress
 from harald.proving_ground.measure import origin
 from harald.runtime import Runtime
 from harald.training.inversion import invert
@@ -67,7 +68,9 @@ def run(
     experiment.inverted(inverted)
     costs = Costs(seconds_for_one(encoder, experiment), seconds, config.poc.steps)
     losses = flow_losses(base, experiment)
-    pictures = draw_all(base, experiment.requests(), experiment.table, config)
+    requests = experiment.requests()
+    progress = Progress(runtime.session, len(set(requests)), "picture")
+    pictures = draw_all(base, requests, experiment.table, config, progress.update)
     evidence = gathered(experiment, pictures, material)
     result = Result.of(evidence, losses, experiment.notes, config.seed)
     here = origin.here()

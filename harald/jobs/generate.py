@@ -1,5 +1,6 @@
 """Person file(s) + prompt(s) -> pictures."""
 
+import itertools
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from harald.generation.draw import draw
 from harald.injection.prompt import Prompt, check_names, parse
 from harald.jobs.loading import base_model
 from harald.jobs.person_flags import check_base, common_point, load_persons, person_files
+from harald.progress import Progress
 from harald.runtime import Runtime
 
 MAX_PICTURES = 256
@@ -60,10 +62,16 @@ def run(
     check_base(persons, files, base)
     tokens = {name: loaded.tokens for name, loaded in persons.items()}
     written, sections = [], []
+    progress, steps = Progress(runtime.session, wanted, "picture"), itertools.count(1)
+
+    def told() -> None:
+        """After each step of each picture; every picture is drawn without its persons, too."""
+        progress.update(next(steps) // (2 * config.generate.steps))
+
     for scene in scenes:
         present = {name: tokens[name] for name in scene.prompt.names}
-        pictures = draw(base, scene.prompt, present, numbers, config, scene.domain, point, strength)
-        plain = draw(base, scene.prompt, {}, numbers, config, scene.domain, point)
+        pictures = draw(base, scene.prompt, present, numbers, config, scene.domain, point, strength, told)
+        plain = draw(base, scene.prompt, {}, numbers, config, scene.domain, point, on_step=told)
         for seed, picture in zip(numbers, pictures, strict=True):
             written.append(folder / f"{scene.prefix}seed_{seed}.png")
             picture.save(written[-1])

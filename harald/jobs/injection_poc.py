@@ -25,6 +25,7 @@ from harald.injection.person_file import save_person
 from harald.injection.points import condition, insert, plain
 from harald.injection.prompt import ANY, parse
 from harald.jobs.loading import base_model, new_encoder, trained_encoder
+from harald.progress import Progress
 from harald.records import PersonTokens, State
 from harald.runtime import Runtime
 from harald.training.inversion import invert, probe_loss, probe_targets
@@ -190,10 +191,16 @@ def make_arms(runtime: Runtime, base: QwenImage, state: State, config: Config, t
     if state.person:
         loss = probe_loss(base, None, probe, saying(config, state.person))
         arms.append(Arm("described in words", config.injection.point, None, 0.0, 0, 0.0, loss, [], state.person))
-    for point in POINTS:
+    steps = config.poc.steps
+    progress = Progress(runtime.session, len(POINTS) * steps, "step")
+    for number, point in enumerate(POINTS):
+
+        def told(step: int, said: str, before: int = number * steps) -> None:
+            progress.update(before + step, said)
+
         with Cost() as cost:
-            tokens, curve = invert(base, seen, held_out, point, config)
-        name, steps = f"optimised, {point} point", config.poc.steps
+            tokens, curve = invert(base, seen, held_out, point, config, told)
+        name = f"optimised, {point} point"
         arms.append(Arm(name, point, tokens, cost.seconds, steps, cost.gigabytes, curve[-1]["held_out"], curve))
     if train_run:
         encoder, name = trained_encoder(runtime.hf_cache, runs.find_run(runtime, "train", train_run))

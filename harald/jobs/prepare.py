@@ -22,6 +22,7 @@ from harald.data.shards import SUFFIX, verified
 from harald.errors import DatasetError
 from harald.jobs.encoding import Task, cache_key, encode_shards
 from harald.jobs.loading import ensure
+from harald.progress import Progress
 from harald.runtime import Runtime
 
 log = logging.getLogger(__name__)
@@ -129,13 +130,14 @@ def plan(
 
 def encode(runtime: Runtime, config: Config, shards: list[list[Task]]) -> dict[str, str]:
     """Deal the shards out to at most prepare.containers parts. Returns name of a picture -> why it was not encoded."""
-    total, done, failed, start = sum(map(len, shards)), 0, {}, time.monotonic()
+    total, done, failed = sum(map(len, shards)), 0, {}
     hands = [shards[i :: config.prepare.containers] for i in range(min(config.prepare.containers, len(shards)))]
     log.info("%d pictures to encode: %d shards, %d parts", total, len(shards), len(hands))
+    progress = Progress(runtime.session, total, "picture")
     for hand, problems in zip(hands, runtime.map(encode_shards, [(config, hand) for hand in hands]), strict=True):
         failed |= problems
         done += sum(map(len, hand))
-        log.info("%d of %d pictures, %.1f pictures/s", done, total, done / (time.monotonic() - start))
+        progress.update(done)
     return failed
 
 

@@ -14,7 +14,7 @@ SIZES: dict[str, Callable[[Config, dict[str, Any]], int]] = {
     "train": lambda config, inputs: config.train.steps,
     "generate": lambda config, inputs: inputs["count"],
     "demo_dataset": lambda config, inputs: inputs["states"] * inputs["views"],
-    "injection_poc": lambda config, inputs: config.poc.steps,
+    "injection_poc": lambda config, inputs: 2 * config.poc.steps,
     "verify": lambda config, inputs: inputs["steps"],
 }
 

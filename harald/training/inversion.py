@@ -4,8 +4,7 @@ Gal et al. 2022, arXiv 2208.01618. This is what the encoder replaces by one forw
 """
 
 import dataclasses
-import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -20,17 +19,21 @@ from harald.training.batch import Target, Targets, collate
 from harald.training.flow import draw_times
 from harald.training.step import flow_losses
 
-log = logging.getLogger(__name__)
-
 PROBE_TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)
 
 
 def invert(
-    base: BaseModel, views: Sequence[View], held_out: Sequence[View], point: Point, config: Config
+    base: BaseModel,
+    views: Sequence[View],
+    held_out: Sequence[View],
+    point: Point,
+    config: Config,
+    told: Callable[[int, str], None] = lambda done, said: None,
 ) -> tuple[Tensor, list[dict[str, float]]]:
     """Tokens [K, d] that draw the views, and the curve: step, its loss, loss on the held-out views (fixed noise).
 
     The prompts are silent about the state. The step size is relative to the scale of what the point expects.
+    told: hears of every step, and what there is to say of it.
     """
     config = dataclasses.replace(config, injection=dataclasses.replace(config.injection, point=point))
     start, scale = initial_tokens(base, config)
@@ -44,18 +47,11 @@ def invert(
         row = {"step": step, "loss": loss.item()}
         if step % every == 0:
             row["held_out"] = probe_loss(base, start + scale * delta, probe, config)
-            log.info(
-                "%s point: step %d/%d  loss %.4f  held out %.4f",
-                point,
-                step,
-                config.poc.steps,
-                row["loss"],
-                row["held_out"],
-            )
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         curve.append(row)
+        told(step + 1, f"{point} point, loss {row['loss']:.4f}")
     tokens = (start + scale * delta).detach()
     curve.append(
         {"step": config.poc.steps, "loss": curve[-1]["loss"], "held_out": probe_loss(base, tokens, probe, config)}

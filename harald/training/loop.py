@@ -13,12 +13,13 @@ from harald.base import BaseModel
 from harald.config import Config, Train
 from harald.encoder.model import PersonEncoder
 from harald.errors import TrainingError
+from harald.progress import Progress
 from harald.runtime import Session
 from harald.settings import identity_hash
 from harald.training.batch import Batch, Batches
 from harald.training.checkpoint import last_good, load_checkpoint, save_checkpoint, tidy
 from harald.training.step import training_loss
-from harald.training.tracking import Metrics, Progress, Tracker
+from harald.training.tracking import Metrics, Tracker
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +54,7 @@ def train(
         return start, start
     if start == 0:
         sample(0)
-    progress = Progress(session, start, settings.steps)
+    progress = Progress(session, settings.steps, "step", start)
 
     def confirm() -> None:
         session.check()
@@ -65,7 +66,7 @@ def train(
             row = train_step(base, encoder, optimizer, batch, config)
             metrics.write({"step": step, **row})
             tracker.log({"step": step, **row})
-            progress.update(step, row["loss"], len(batch.targets))
+            progress.update(step, f"loss {row['loss']:.4f}", len(batch.targets))
             stopping = session.stopping  # asked once: it may change in between
             if step % settings.sample_every == 0 or step == settings.steps:
                 sample(step)  # before the checkpoint: a kill in between then repeats the step, and loses no grid

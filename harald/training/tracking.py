@@ -1,22 +1,15 @@
-"""Where numbers go: metrics.jsonl is the truth (and deterministic), trackio a copy to look at, the log a summary."""
+"""Where numbers go: metrics.jsonl is the truth (and deterministic), trackio a copy to look at."""
 
 import contextlib
 import io
 import json
-import logging
 import os
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from harald.runs import write_bytes
-from harald.runtime import Session
 from harald.training.disk import persist
-
-log = logging.getLogger(__name__)
 
 
 class Metrics:
@@ -84,44 +77,8 @@ class Tracker:
             trackio.finish()
 
 
-class Progress:
-    """A log line every few seconds: step, loss, speed, time left, memory, cost. The session hears of every step."""
-
-    def __init__(self, session: Session, start: int, total: int, every: float = 10.0):
-        self.session, self.start, self.total, self.every = session, start, total, every
-        self.began = self.last = time.monotonic()
-        self.samples = 0
-        session.progress(start, total, "step")
-
-    def update(self, step: int, loss: float, samples: int) -> None:
-        self.samples += samples
-        self.session.progress(step, self.total, "step")
-        now = time.monotonic()
-        if now - self.last < self.every and step != self.total:
-            return
-        self.last = now
-        seconds = now - self.began
-        left = seconds / (step - self.start) * (self.total - step)
-        log.info(
-            "step %d/%d  loss %.4f  %.1f samples/s  %s left  %s  %s",
-            step, self.total, loss, self.samples / seconds, _clock(left), _memory(), self.session.spent(),
-        )  # fmt: skip
-
-
 def _step(line: bytes) -> int | None:
     try:
         return int(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError):
         return None  # a line that a kill has cut
-
-
-def _clock(seconds: float) -> str:
-    return f"{int(seconds) // 3600}:{int(seconds) // 60 % 60:02d}:{int(seconds) % 60:02d}"
-
-
-def _memory() -> str:
-    if torch.cuda.is_available():
-        return f"GPU {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB"
-    import resource
-
-    return f"RAM {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.1f} GiB"

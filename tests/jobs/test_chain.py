@@ -134,7 +134,7 @@ BAD = [
     (["generate", "--prompt", "<person>", "--person", "anna", "--count", "0"], "--count is 0"),
     (["evaluate", "--train-run", "../first"], "'../first'"),
     (["evaluate", "--train-run", "first", "--identity-run", "none"], "no run 'none' of train"),
-    (["evaluate", "--train-run", "first"], "holds no mini-judge"),
+    (["evaluate", "--train-run", "first", "--weights", "."], "holds no mini-judge"),
     (
         ["evaluate", "--train-run", "first", "--overrides", '{"evaluate.main_references": 3}'],
         "evaluate.main_references 3",
