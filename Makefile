@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed-$(shell cksum requirements.lock | cut -d ' ' -f 1)
 
-.PHONY: demo test lint format types lock image-check clean
+.PHONY: demo test lint format types lock image-lock image-check uv clean
 
 # A first run on this machine: synthetic persons that no model has seen, then the proof that a person passes the injection point.
 # The last line of the output is the path of the report.
@@ -37,11 +37,20 @@ lock:
 	build/lock/bin/pip freeze --exclude-editable > build/lock.txt
 	LC_ALL=C sort -f -o build/lock.txt build/lock.txt
 	sed -E -e 's/\+[A-Za-z0-9.]+$$//' -e '/^(nvidia|cuda|triton)[-_=]/d' build/lock.txt > requirements.lock
+	$(MAKE) image-lock
 
-# Do the pins of the Modal image resolve for its Python? By hand only: it asks the package index.
-image-check: $(INSTALLED)
-	$(BIN)/pip install --quiet uv==$$($(BIN)/python -c 'from harald.config import UV; print(UV)')
+# Everything in the Modal image, with hashes, from the pins of harald/config.py.
+image-lock: uv
+	$(BIN)/python -c 'from harald.config import *; print(*map("==".join, {**PINS, **TEST_PINS}.items()), sep="\n")' | \
+	$(BIN)/python -m uv pip compile - --quiet --generate-hashes --no-header --no-annotate --output-file harald/image.lock \
+	    --python-version $$($(BIN)/python -c 'from harald.config import PYTHON; print(PYTHON)') --python-platform x86_64-manylinux_2_28
+
+# Does the lock install on the image's Python? By hand only: it asks the package index.
+image-check: uv
 	$(BIN)/python -m tests.modal.check_image
+
+uv: $(INSTALLED)
+	$(BIN)/pip install --quiet uv==$$($(BIN)/python -c 'from harald.config import UV; print(UV)')
 
 clean:
 	rm -rf .demo build .pytest_cache .ruff_cache .import_linter_cache harald.egg-info

@@ -40,6 +40,9 @@ PINS = {
 }
 TEST_PINS = {"pytest": "9.2.0", "pytest-timeout": "2.4.0", "pytest-xdist": "3.8.0", "jaxtyping": "0.3.11"}
 
+# The same with all that they need, and the hash of every file: written by `make lock`.
+IMAGE_LOCK = Path(__file__).with_name("image.lock")
+
 APP_NAME = "harald"
 MNT = "/mnt"
 MNT_DATASET, MNT_OUTPUT, HF_CACHE = f"{MNT}/dataset", f"{MNT}/output", f"{MNT}/hf_cache"
@@ -57,7 +60,7 @@ GPU_INFER = "H200"
 # CUBLAS_WORKSPACE_CONFIG must be in the environment before CUDA starts (PyTorch, "Reproducibility").
 image = (
     modal.Image.debian_slim(python_version=PYTHON)
-    .uv_pip_install(*(f"{name}=={version}" for name, version in {**PINS, **TEST_PINS}.items()), uv_version=UV)
+    .uv_pip_install(requirements=[str(IMAGE_LOCK)], extra_options="--require-hashes", uv_version=UV)
     .env({"PYTHONUNBUFFERED": "1", "CUBLAS_WORKSPACE_CONFIG": ":4096:8", "HF_HUB_DISABLE_TELEMETRY": "1"})
     .add_local_python_source("harald", ignore=["**/__pycache__/**", "**/*.pyc"])
 )

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from harald.config import PINS, PRESETS, TEST_PINS, Phase, full, mini, tiny
+from harald.config import IMAGE_LOCK, PINS, PRESETS, TEST_PINS, Phase, full, mini, tiny
 from harald.errors import ConfigError
 from harald.runs import find_run, load_config, open_run, safe_name
 from harald.settings import config_hash, from_json, identity_hash, resolve, to_json
@@ -49,6 +49,14 @@ def test_image_pins_are_the_versions_of_the_lock_file():
     assert {plain(n): v for n, v in (PINS | TEST_PINS).items()} == {
         plain(n): locked[plain(n)] for n in PINS | TEST_PINS
     }
+
+
+def test_lock_of_the_image_holds_the_pins_and_a_hash_of_every_file():
+    packages = re.split(r"\n(?=\S)", IMAGE_LOCK.read_text().strip())
+    found = [re.fullmatch(r"(\S+)==(\S+)((?: \\\n    --hash=sha256:[0-9a-f]{64})+)", package) for package in packages]
+    assert all(found), [package for package, match in zip(packages, found, strict=True) if not match][:1]
+    locked = {plain(match[1]): match[2] for match in found if match}
+    assert {plain(n): v for n, v in (PINS | TEST_PINS).items()}.items() <= locked.items()
 
 
 def plain(name: str) -> str:
