@@ -1,12 +1,14 @@
 """The training loop. Resumed equals unbroken: every draw is keyed on the step, the rest is in the checkpoint."""
 
 import logging
+import math
 import signal
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from harald.base import BaseModel
@@ -61,16 +63,24 @@ def train(
         metrics.file.stat()  # its disk is away: nothing is begun anew in the place where it was
 
     with session.finishes_step(), Tracker(folder / "trackio", folder.name, asdict(config)) as tracker:
+
+        def note(taken: Step, samples: int) -> None:
+            row = taken.row()
+            metrics.write(row)
+            tracker.log(row)
+            progress.update(taken.number, f"loss {row['loss']:.4f}", samples)
+
+        under_way: list[tuple[Step, int]] = []  # a step is noted while the device works on the next one
         for batch in loader(batches, start, settings):
             step = batch.step + 1
-            row = train_step(base, encoder, optimizer, batch, config)
-            metrics.write({"step": step, **row})
-            tracker.log({"step": step, **row})
-            progress.update(step, f"loss {row['loss']:.4f}", len(batch.targets))
+            under_way.append((train_step(base, encoder, optimizer, batch, config), len(batch.targets)))
             stopping = session.stopping  # asked once: it may change in between
-            if step % settings.sample_every == 0 or step == settings.steps:
-                sample(step)  # before the checkpoint: a kill in between then repeats the step, and loses no grid
+            drawing = step % settings.sample_every == 0 or step == settings.steps
             due = step % settings.checkpoint_every == 0 or step == settings.steps
+            while len(under_way) > (0 if stopping or drawing or due else 1):
+                note(*under_way.pop(0))
+            if drawing:
+                sample(step)  # before the checkpoint: a kill in between then repeats the step, and loses no grid
             if due or stopping:
                 save_checkpoint(
                     checkpoints, step, encoder, optimizer, metrics.content, identity, settings.keep_checkpoints,
@@ -83,34 +93,65 @@ def train(
     return start, step
 
 
+@dataclass(frozen=True)
+class Step:
+    """An update whose numbers may still be on their way from the device. values: [len(names)]."""
+
+    number: int
+    states: str
+    learning_rate: float
+    names: tuple[str, ...]
+    values: Tensor
+
+    def row(self) -> dict[str, float]:
+        """Waits for the step. Raises TrainingError on a loss or gradient that is not finite: it changed nothing."""
+        values = dict(zip(self.names, self.values.tolist(), strict=True))
+        if not math.isfinite(values["loss"] + values["grad_norm"]):
+            raise TrainingError(
+                f"step {self.number}: loss {values['loss']}, gradient norm {values['grad_norm']} "
+                f"(states {self.states})",
+                "the step was not taken; look at these states, or lower train.learning_rate, and start the job again",
+            )
+        return {"step": self.number, **values, "learning_rate": self.learning_rate}
+
+
 def train_step(
     base: BaseModel, encoder: PersonEncoder, optimizer: torch.optim.Optimizer, batch: Batch, config: Config
-) -> dict[str, float]:
-    """One update. Raises TrainingError on a loss or gradient that is not finite, before anything is changed."""
-    settings = config.train
+) -> Step:
+    """One update, without waiting for the device. From a loss or gradient that is not finite on, the optimizer changes
+    nothing any more.
+    """
+    settings, rate = config.train, learning_rate(batch.step, config.train)
     for group in optimizer.param_groups:
-        group["lr"] = learning_rate(batch.step, settings)
+        group["lr"] = rate
     loss, parts = training_loss(base, encoder, batch, config)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
-    parameters = [p for p in encoder.parameters() if p.requires_grad]
-    norm = torch.nn.utils.clip_grad_norm_(parameters, settings.clip_norm)
-    values = {"loss": loss.item(), "grad_norm": norm.item(), **{name: part.item() for name, part in parts.items()}}
-    if not all(map(torch.isfinite, (loss, norm))):
-        states = ", ".join(pair.state.state_id for pair in batch.pairs)
-        raise TrainingError(
-            f"step {batch.step + 1}: loss {values['loss']}, gradient norm {values['grad_norm']} (states {states})",
-            "the step was not taken; look at these states, or lower train.learning_rate, and start the job again",
-        )
+    norm = torch.nn.utils.clip_grad_norm_(trained_parameters(encoder), settings.clip_norm)
+    vars(optimizer)["found_inf"].logical_or_(~torch.isfinite(loss.detach() + norm))
     optimizer.step()
-    return {**values, "learning_rate": optimizer.param_groups[0]["lr"]}
+    numbers = {"loss": loss.detach(), "grad_norm": norm, **parts}
+    return Step(
+        number=batch.step + 1,
+        states=", ".join(pair.state.state_id for pair in batch.pairs),
+        learning_rate=rate,
+        names=tuple(numbers),
+        values=torch.stack([value.float() for value in numbers.values()]),
+    )
+
+
+def trained_parameters(encoder: PersonEncoder) -> list[torch.nn.Parameter]:
+    return [p for p in encoder.parameters() if p.requires_grad]
 
 
 def make_optimizer(encoder: PersonEncoder, settings: Train) -> torch.optim.Optimizer:
-    parameters = [p for p in encoder.parameters() if p.requires_grad]
-    return torch.optim.AdamW(
-        parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay, betas=(0.9, 0.99)
+    """AdamW in one kernel, which takes no step where its `found_inf` is not 0 (the hook of GradScaler)."""
+    parameters = trained_parameters(encoder)
+    optimizer = torch.optim.AdamW(
+        parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay, betas=(0.9, 0.99), fused=True
     )
+    vars(optimizer)["found_inf"] = torch.zeros((), device=parameters[0].device)
+    return optimizer
 
 
 def learning_rate(step: int, settings: Train) -> float:

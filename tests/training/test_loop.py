@@ -106,7 +106,7 @@ def test_lines_beyond_the_checkpoint_and_cut_lines_are_dropped(runtime, unbroken
 
 
 class StopsAt(Session):
-    """Somebody asks the job to stop while it works on a step."""
+    """Somebody asks the job to stop once a step is known to be done: the next one is under way by then."""
 
     def __init__(self, step: int):
         self.step, self.done = step, 0
@@ -121,7 +121,7 @@ class StopsAt(Session):
 
 def test_stopped_run_writes_a_checkpoint_at_that_step_and_ends_with_the_bytes_of_an_unbroken_one(runtime, unbroken):
     name, step = "stopped", 5  # one step before a checkpoint in turn
-    stopped = job.run(dataclasses.replace(runtime, session=StopsAt(step)), small(), name)
+    stopped = job.run(dataclasses.replace(runtime, session=StopsAt(step - 1)), small(), name)
     folder = runtime.output / "train" / name
     assert (stopped["state"], stopped["to_step"]) == ("stopped", step)
     assert list_checkpoints(folder / "checkpoints")[-1].name == f"step_{step:08d}"
