@@ -370,8 +370,7 @@ def full() -> Config:
 def mini() -> Config:
     """The same classes at small sizes, trained from nothing on synthetic persons and shipped: for two CPU cores."""
     base = Stage(
-        steps=5000, segments=6, batch=768, learning_rate=1e-3, states=5120, first_states=640,
-        compile=False,  # compiled blocks give other gradients in every call, see docs/log.md
+        steps=5000, segments=3, batch=768, learning_rate=1e-3, states=5120, first_states=640,
     )  # fmt: skip
     return Config(
         preset="mini",

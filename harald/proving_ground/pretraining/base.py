@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._inductor import config as inductor
 
 from harald import determinism
 from harald.proving_ground.pretraining import weights
@@ -20,6 +21,12 @@ UNIFORM_TIMES = 0.5  # share of times that are uniform; logit-normal alone left 
 DETAIL_WEIGHT = 3.0  # of a latent patch with glasses or jewellery, of one with eyes or a mouth about 2
 TIME_MEAN = 1.0  # of the logit of the other times: nearer to noise
 PARTS = 2  # of a batch: a sum of two has no order, so two GPUs give the bytes of one
+
+# Kernels that Inductor fuses give the blocks other gradients in every call (PyTorch 2.11, H200); these do not.
+SAME_TWICE = {
+    "deterministic": True, "max_fusion_size": 1, "epilogue_fusion": False, "aggressive_fusion": False,
+    "triton.mix_order_reduction": False,
+}  # fmt: skip
 
 
 def run(segment: Segment) -> dict[str, float]:
@@ -38,7 +45,7 @@ def run(segment: Segment) -> dict[str, float]:
             for layer in trained[1].layers:
                 layer.compile(dynamic=False)
         samples = Samples(pipeline, pool, segment, device)
-        with recordable(pipeline.transformer):
+        with recordable(pipeline.transformer), inductor.patch(SAME_TWICE):
             loss = FlowLoss(pipeline, samples, segment, device)
             train(trained, loss, segment.plan(parts=PARTS), segment.log_row, segment.world)
         weights.rounded(trained)
