@@ -8,8 +8,8 @@ INSTALLED := .venv/installed-$(shell cksum requirements.lock | cut -d ' ' -f 1)
 # A first run on this machine: synthetic persons that no model has seen, then the proof that a person passes the injection point.
 # The last line of the output is the path of the report.
 demo: $(INSTALLED)
-	@HARALD_ROOT=.demo HF_HUB_OFFLINE=1 $(BIN)/python -m harald demo_dataset --preset tiny --states 4 --held-out
-	@HARALD_ROOT=.demo HF_HUB_OFFLINE=1 $(BIN)/python -m harald injection_poc --preset tiny
+	@HARALD_ROOT=.demo HF_HUB_OFFLINE=1 $(BIN)/python -m harald demo_dataset --preset mini --states 4 --held-out
+	@HARALD_ROOT=.demo HF_HUB_OFFLINE=1 $(BIN)/python -m harald injection_poc --preset mini
 
 test: lint types
 	root=$$(mktemp -d) && trap 'rm -rf "$$root"' EXIT && \

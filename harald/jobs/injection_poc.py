@@ -1,7 +1,7 @@
 """The proof that comes first: does a person pass through the injection point of the frozen base model at all?
 
 (a) No tokens: byte for byte the stock pipeline's picture. (b) A prompt's own states, injected, give its picture.
-(c) K vectors optimised on one state, at each injection point. (d) One forward pass of the encoder beside it.
+(c) K vectors optimised on one state, at each injection point. (d) One forward pass of a trained encoder beside it.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ from harald.generation.draw import draw
 from harald.injection.person_file import save_person
 from harald.injection.points import condition, insert, plain
 from harald.injection.prompt import ANY, parse
-from harald.jobs.loading import base_model, new_encoder, trained_encoder
+from harald.jobs.loading import base_model, trained_encoder
 from harald.progress import Progress
 from harald.records import PersonTokens, State
 from harald.runtime import Runtime
@@ -89,7 +89,7 @@ class Cost:
 
 
 def run(runtime: Runtime, config: Config, run_name: str, state_id: str = "", train_run: str = "") -> dict:
-    """train_run: the encoder to show; without it the encoder is untrained, and labelled so."""
+    """train_run: whose encoder is shown beside the optimised tokens, if any."""
     states = states_for(runtime, config)
     state = find_state(states, state_id) if state_id else states[0]
     folder = runs.open_run(runtime, "injection_poc", run_name, config, state_id=state.state_id, train_run=train_run)
@@ -180,7 +180,7 @@ def stock(base: QwenImage, text: str, config: Config) -> Image.Image:
 
 # ------------------------------------------------------------ (c) and (d): tokens, and what they cost
 def make_arms(runtime: Runtime, base: QwenImage, state: State, config: Config, train_run: str) -> list[Arm]:
-    """No tokens, the person in words, Textual Inversion at both points, one forward pass of the encoder.
+    """No tokens, the person in words, Textual Inversion at both points, and one pass of the encoder if there is one.
 
     One view is held out from all.
     """
@@ -202,10 +202,9 @@ def make_arms(runtime: Runtime, base: QwenImage, state: State, config: Config, t
             tokens, curve = invert(base, seen, held_out, point, config, told)
         name = f"optimised, {point} point"
         arms.append(Arm(name, point, tokens, cost.seconds, steps, cost.gigabytes, curve[-1]["held_out"], curve))
-    if train_run:
-        encoder, name = trained_encoder(runtime.hf_cache, runs.find_run(runtime, "train", train_run))
-    else:
-        encoder, name = new_encoder(runtime.hf_cache, config, base), "untrained"
+    if not train_run:
+        return arms
+    encoder, name = trained_encoder(runtime.hf_cache, runs.find_run(runtime, "train", train_run))
     references = [
         within_pixels(load_picture(v.image), encoder.config.max_pixels) for v in seen[: config.train.max_references]
     ]
