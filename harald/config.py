@@ -248,6 +248,9 @@ class Train(Strict):
     checkpoint_every: int = 500
     keep_checkpoints: int = 3
     sample_every: int = 1000
+    validate_every: int = 0  # the score picks the checkpoint that is used; 0: none is measured, the newest is used
+    validation_states: int = 16
+    patience: int = 0  # scores without a better one, after which the training ends; 0: it does not end early
     workers: int = 4
     latents: str = ""  # run name of prepare; empty: the VAE encodes the targets while training
 

@@ -14,7 +14,7 @@ _ADAPTER = TypeAdapter(Config)
 
 # What may change between two starts of one training run without changing any of its bytes up to a given step.
 _OPERATIONAL = {
-    "train": ("steps", "checkpoint_every", "keep_checkpoints", "sample_every", "workers"),
+    "train": ("steps", "checkpoint_every", "keep_checkpoints", "sample_every", "patience", "workers"),
     "prepare": ("pictures_per_shard", "containers"),
 }
 

@@ -10,7 +10,7 @@ from harald.encoder.model import PersonEncoder, load_encoder
 from harald.errors import ConfigError
 from harald.injection.points import calibration
 from harald.settings import identity_hash
-from harald.training.checkpoint import last_good
+from harald.training.checkpoint import best_good
 
 log = logging.getLogger(__name__)
 
@@ -51,10 +51,13 @@ def new_encoder(cache: Path, config: Config, base: QwenImage) -> PersonEncoder:
 
 
 def trained_encoder(cache: Path, folder: Path) -> tuple[PersonEncoder, str]:
-    """The encoder of a training run's newest good checkpoint, and its name `<run>/<step>`. Raises ConfigError."""
+    """The encoder of a training run's best checkpoint (without validation: the newest), and its name `<run>/<step>`.
+
+    Raises ConfigError if there is none.
+    """
     config = runs.load_config(folder)
     ensure(cache, config.models.encoder)
-    checkpoint = last_good(folder / "checkpoints", identity_hash(config))
+    checkpoint = best_good(folder / "checkpoints", identity_hash(config))
     if checkpoint is None:
         raise ConfigError(f"the training run {folder} has no checkpoint yet", "let train reach its first checkpoint")
     encoder = load_encoder(cache, checkpoint, determinism.device(), determinism.dtype(config.dtype))

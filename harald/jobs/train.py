@@ -21,11 +21,13 @@ from harald.generation.draw import draw, grid
 from harald.injection.prompt import ANY, parse
 from harald.jobs.encoding import open_cache
 from harald.jobs.loading import base_model, new_encoder
+from harald.jobs.validating import validation
 from harald.records import State
 from harald.runtime import Runtime
 from harald.training.batch import Batches
 from harald.training.disk import persist
 from harald.training.loop import train
+from harald.training.validation import SCORE, best_step, exhausted
 
 log = logging.getLogger(__name__)
 
@@ -39,14 +41,18 @@ def run(runtime: Runtime, config: Config, run_name: str, steps: int = 0, checkpo
     runtime.commit()
     start, end = fit(runtime, config, folder)
     report = write_report(folder, config)
-    if end < config.train.steps:
+    lines = (folder / "metrics.jsonl").read_bytes()
+    done = end >= config.train.steps or exhausted(lines, config.train.patience)
+    if not done:
         log.info("stopped at step %d of %d; the same command goes on from there", end, config.train.steps)
+    best = best_step(lines)
     return {
         "run": folder.name,
-        "state": "done" if end >= config.train.steps else "stopped",
+        "state": "done" if done else "stopped",
         "from_step": start,
         "to_step": end,
         "steps": config.train.steps,
+        **({} if best is None else {"best_step": best}),
         "folder": str(folder),
         "report": str(report),
     }
@@ -67,11 +73,11 @@ def with_flags(config: Config, steps: int, checkpoint_every: int) -> Config:
 def fit(runtime: Runtime, config: Config, folder: Path) -> tuple[int, int]:
     """Everything of a run but its report; verify calls it with a scratch folder. Returns first and last step."""
     states = states_for(runtime, config)
-    training = [s for s in states if split_of(s.state_id, config.data.validation_share) == "train"]
+    share = config.data.validation_share
+    training, aside = ([s for s in states if split_of(s.state_id, share) == name] for name in ("train", "validation"))
     if not training:
         raise TrainingError(f"all {len(states)} states fall into the validation split", "lower data.validation_share")
-    validation = [s for s in states if s not in training] or training
-    log.info("%d states to train on, %d set aside", len(training), len(states) - len(training))
+    log.info("%d states to train on, %d set aside", len(training), len(aside))
     note_data(folder, states)
     runs.remove_leftovers(folder / "samples")
     base = base_model(runtime.hf_cache, config)
@@ -86,11 +92,12 @@ def fit(runtime: Runtime, config: Config, folder: Path) -> tuple[int, int]:
 
     def sample(step: int) -> None:
         buffer = io.BytesIO()
-        panel(base, encoder, validation[:PANEL], config).save(buffer, "PNG")
+        panel(base, encoder, (aside or training)[:PANEL], config).save(buffer, "PNG")
         picture, file = buffer.getvalue(), folder / "samples" / f"step_{step:08d}.png"
         persist(lambda: runs.write_bytes(file, picture), file.name, folder, len(picture))
 
-    return train(base, encoder, batches, config, folder, runtime.commit, runtime.session, sample)
+    scored = validation(base, encoder, aside, config, folder)
+    return train(base, encoder, batches, config, folder, runtime.commit, runtime.session, sample, scored)
 
 
 def note_data(folder: Path, states: list[State]) -> None:
@@ -123,7 +130,8 @@ def panel(base: QwenImage, encoder: PersonEncoder, states: list[State], config: 
 
 def write_report(folder: Path, config: Config) -> Path:
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    names = [name for name in ("flow", "contrast") if rows and name in rows[0]]
+    names = [name for name in ("flow", "teacher", "contrast") if any(name in row for row in rows)]
+    scores = [(row["step"], row[SCORE]) for row in rows if SCORE in row]
     html = reporting.render(
         "train",
         run=folder.name,
@@ -132,6 +140,8 @@ def write_report(folder: Path, config: Config) -> Path:
         steps=len(rows),
         last=rows[-1] if rows else None,
         curve=reporting.curves({n: [(r["step"], r[n]) for r in rows if n in r] for n in names}, "step", "loss"),
+        scores=reporting.curves({"score": scores}, "step", "score of the validation") if scores else "",
+        best=best_step((folder / "metrics.jsonl").read_bytes()),
         samples=[(p.stem, reporting.embed_file(p, 1024)) for p in sorted((folder / "samples").glob("*.png"))],
         scenes=config.poc.scenes,
     )

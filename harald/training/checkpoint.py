@@ -18,6 +18,7 @@ from harald.encoder.model import DESCRIPTION, WEIGHTS, PersonEncoder
 from harald.errors import TrainingError
 from harald.runs import sha256, write_bytes, write_json
 from harald.training.disk import persist
+from harald.training.validation import best_step
 
 log = logging.getLogger(__name__)
 
@@ -34,8 +35,10 @@ def save_checkpoint(
     keep: int,
     confirm: Callable[[], None],
     extra: bool = False,
+    best: int | None = None,
 ) -> Path:
-    """Write <folder>/step_<step> completely, then rename it into place; only then remove all but the newest `keep`.
+    """Write <folder>/step_<step> completely, then rename it into place; only then remove all but the newest `keep` and
+    the one of step `best`.
 
     metrics: the run's lines so far. confirm: raises where the run belongs to somebody else by now. extra: out of turn
     because the run is stopped; the next checkpoint removes it, so that a stopped run ends with the same files as
@@ -50,7 +53,7 @@ def save_checkpoint(
     }
     hashes = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
     state = {"step": step, "identity": identity, "sha256": hashes, **({"extra": True} if extra else {})}
-    final = folder / f"step_{step:08d}"
+    final = folder / name_of(step)
 
     def attempt() -> None:
         try:
@@ -60,14 +63,17 @@ def save_checkpoint(
             raise
 
     persist(attempt, f"checkpoint {final.name}", folder.parent, sum(map(len, files.values())))
-    tidy(final, keep)
+    tidy(final, keep, best)
     return final
 
 
-def tidy(newest: Path, keep: int) -> None:
-    """Remove all but `keep` checkpoints up to the newest one, and what was left half written or half removed."""
+def tidy(newest: Path, keep: int, best: int | None = None) -> None:
+    """Remove all but `keep` checkpoints up to the newest one and that of step `best`, and what was left half written or
+    half removed.
+    """
     upto = [path for path in list_checkpoints(newest.parent) if path.name <= newest.name]
     kept = [path for path in upto if path == newest or not _is_extra(path)][-keep:]
+    kept += [path for path in upto if best is not None and path.name == name_of(best)]
     for old in upto:
         if old not in kept:
             os.replace(old, _aside(old))
@@ -104,6 +110,10 @@ def _is_extra(path: Path) -> bool:
         return False
 
 
+def name_of(step: int) -> str:
+    return f"step_{step:08d}"
+
+
 def list_checkpoints(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("step_*") if path.is_dir())
 
@@ -119,6 +129,17 @@ def last_good(folder: Path, identity: str) -> Path | None:
             raise TrainingError(f"checkpoint {path} belongs to another configuration", "choose another --run-name")
         return path
     return None
+
+
+def best_good(folder: Path, identity: str) -> Path | None:
+    """The checkpoint of the best score that the newest good one knows of; without scores, or where it is damaged, the
+    newest. Raises TrainingError as last_good does.
+    """
+    newest = last_good(folder, identity)
+    lines = newest / METRICS if newest else None
+    step = best_step(lines.read_bytes()) if lines and lines.exists() else None
+    best = folder / name_of(step) if step is not None else newest
+    return best if best == newest or (best and not _problem(best)) else newest
 
 
 def load_checkpoint(path: Path, encoder: PersonEncoder, optimizer: torch.optim.Optimizer) -> int:

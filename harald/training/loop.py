@@ -22,6 +22,7 @@ from harald.training.batch import Batch, Batches
 from harald.training.checkpoint import last_good, load_checkpoint, save_checkpoint, tidy
 from harald.training.step import training_loss
 from harald.training.tracking import Metrics, Tracker
+from harald.training.validation import SCORE, Validation, best_step, exhausted
 
 log = logging.getLogger(__name__)
 
@@ -35,11 +36,13 @@ def train(
     commit: Callable[[], None],
     session: Session,
     sample: Callable[[int], None],
+    validation: Validation | None = None,
 ) -> tuple[int, int]:
     """Train up to config.train.steps, from the last good checkpoint under `folder`. Returns first and last step.
 
     commit: makes a finished checkpoint durable; session: is told of every step, and may ask to stop behind it;
-    sample: draws the fixed grid for a step.
+    sample: draws the fixed grid for a step; validation: scores every train.validate_every steps. The checkpoint of the
+    best score stays, and train.patience scores without a better one end the training.
     """
     settings, identity = config.train, identity_hash(config)
     optimizer = make_optimizer(encoder, settings)
@@ -48,10 +51,10 @@ def train(
     start = step = load_checkpoint(found, encoder, optimizer) if found else 0
     log.info("start at step %d of %d (%s)", start, settings.steps, found.name if found else "no checkpoint yet")
     session.check()
-    if found:
-        tidy(found, settings.keep_checkpoints)
     metrics = Metrics(folder / "metrics.jsonl", found, start)
-    if start >= settings.steps:
+    if found:
+        tidy(found, settings.keep_checkpoints, best_step(metrics.content))
+    if start >= settings.steps or exhausted(metrics.content, settings.patience):
         session.progress(start, start, "step")
         return start, start
     if start == 0:
@@ -64,8 +67,8 @@ def train(
 
     with session.finishes_step(), Tracker(folder / "trackio", folder.name, asdict(config)) as tracker:
 
-        def note(taken: Step, samples: int) -> None:
-            row = taken.row()
+        def note(taken: Step, samples: int, scores: dict[str, float]) -> None:
+            row = taken.row() | scores
             metrics.write(row)
             tracker.log(row)
             progress.update(taken.number, f"loss {row['loss']:.4f}", samples)
@@ -76,18 +79,27 @@ def train(
             under_way.append((train_step(base, encoder, optimizer, batch, config), len(batch.targets)))
             stopping = session.stopping  # asked once: it may change in between
             drawing = step % settings.sample_every == 0 or step == settings.steps
-            due = step % settings.checkpoint_every == 0 or step == settings.steps
-            while len(under_way) > (0 if stopping or drawing or due else 1):
-                note(*under_way.pop(0))
+            validating = validation is not None and step % settings.validate_every == 0
+            due = validating or step % settings.checkpoint_every == 0 or step == settings.steps
+            while len(under_way) > (1 if validating or not (stopping or drawing or due) else 0):
+                note(*under_way.pop(0), {})
+            if validation is not None and validating:
+                scores = validation.row()
+                session.score(validation.score, scores[SCORE])
+                log.info("step %d: %s", step, ", ".join(f"{name} {value:.4g}" for name, value in scores.items()))
+                note(*under_way.pop(0), scores)
             if drawing:
                 sample(step)  # before the checkpoint: a kill in between then repeats the step, and loses no grid
             if due or stopping:
                 save_checkpoint(
                     checkpoints, step, encoder, optimizer, metrics.content, identity, settings.keep_checkpoints,
-                    confirm, extra=not due,
+                    confirm, extra=not due, best=best_step(metrics.content),
                 )  # fmt: skip
                 commit()
                 log.info("checkpoint at step %d", step)
+            if validating and exhausted(metrics.content, settings.patience):
+                log.info("no better score since step %d: the training ends", best_step(metrics.content))
+                break
             if stopping:
                 break
     return start, step

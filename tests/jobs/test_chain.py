@@ -74,7 +74,15 @@ def test_person_changes_the_picture_and_the_same_seed_repeats_it(call, root):
 
 
 def test_injection_poc_proves_its_checks_and_lowers_the_loss_at_both_points(call, root):
-    error, _ = call("injection_poc", "--run-name", "poc", "--train-run", "first", "--overrides", '{"poc.steps": 30, "generate.steps": 2}')
+    error, _ = call(
+        "injection_poc",
+        "--run-name",
+        "poc",
+        "--train-run",
+        "first",
+        "--overrides",
+        '{"poc.steps": 30, "generate.steps": 2}',
+    )
     assert not error
     folder = root / "output" / "injection_poc" / "poc"
     metrics = json.loads((folder / "metrics.json").read_text())
