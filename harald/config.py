@@ -229,6 +229,7 @@ class Train(Strict):
     phases: tuple[Phase, ...] = ()
     states_per_batch: int = 8
     targets_per_state: int = 4
+    targets: Literal["same_state", "other_state"] = "same_state"  # other_state: of the same person; a baseline
     max_references: int = 4
     cross_domain_share: float = 0.3
     state_free_share: float = 0.9  # share of targets whose prompt is silent about the state

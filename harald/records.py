@@ -31,7 +31,8 @@ class State:
     """One person as they look at one time. `state_id` is the folder's name, unique over all base folders.
 
     person: the description of the person that its prompts share, empty if there is none;
-    separation: how it was found (see data/prompts.py).
+    separation: how it was found (see data/prompts.py); identity: who it is, the same for all states of one person,
+    empty where the data set does not say (see data/people.py).
     """
 
     state_id: str
@@ -39,6 +40,7 @@ class State:
     views: tuple[View, ...]
     person: str = ""
     separation: str = ""
+    identity: str = ""
 
     @functools.cached_property
     def domains(self) -> tuple[str, ...]:
@@ -50,11 +52,15 @@ class State:
 
 @dataclass(frozen=True)
 class Pair:
-    """What one encoder pass sees (references) and what the base model draws from it (targets); never the same view."""
+    """What one encoder pass sees (references) and what the base model draws from it (targets); never the same view.
+
+    drawn: the state of the targets; another one than `state` only where tokens are to carry the identity alone.
+    """
 
     state: State
     references: tuple[View, ...]
     targets: tuple[View, ...]
+    drawn: State
 
     def __post_init__(self) -> None:
         assert self.references, "a pair needs a reference"

@@ -6,6 +6,7 @@ from collections import Counter
 from harald.config import Config
 from harald.data.findings import Problem
 from harald.data.manifest import load_states
+from harald.data.people import with_people
 from harald.data.scan import STATE_ID, scan
 from harald.errors import DatasetError, did_you_mean
 from harald.records import State
@@ -22,7 +23,7 @@ def states_for(runtime: Runtime, config: Config) -> list[State]:
     """
     if config.data.manifest:
         manifest = find_run(runtime, "check_dataset", config.data.manifest) / "manifest.parquet"
-        return load_states(manifest, runtime.datasets)
+        return with_people(load_states(manifest, runtime.datasets), runtime.datasets)
     states: list[State] = []
     counts: Counter[str] = Counter()
     first: list[Problem] = []
@@ -38,7 +39,7 @@ def states_for(runtime: Runtime, config: Config) -> list[State]:
             "data set: %s; check_dataset lists them", ", ".join(f"{n} x {kind}" for kind, n in counts.most_common())
         )
     log.info("data set: %d states, %d views", len(states), sum(len(state.views) for state in states))
-    return states
+    return with_people(states, runtime.datasets)
 
 
 def no_usable_state(runtime: Runtime, first: list[Problem]) -> DatasetError:

@@ -128,11 +128,11 @@ def _inside(base: Path, relative: str, path: Path) -> Path:
     return base / parts
 
 
-def split_of(state_id: str, validation_share: float) -> Literal["train", "validation"]:
-    """By a hash of the state_id: adding states never moves one from a split to the other.
+def split_of(key: str, validation_share: float) -> Literal["train", "validation"]:
+    """By a hash of people.split_key(state): adding states never moves one from a split to the other.
 
     >>> split_of("seed_1", 0.0), split_of("seed_1", 1.0)
     ('train', 'validation')
     """
-    place = int.from_bytes(hashlib.sha256(state_id.encode()).digest()[:8], "big") / 2**64
+    place = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") / 2**64
     return "validation" if place < validation_share else "train"

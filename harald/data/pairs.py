@@ -43,15 +43,17 @@ def _order(seed: int, epoch: int, size: int) -> tuple[int, ...]:
     return tuple(order)
 
 
-def draw_pair(seed: int, step: int, slot: int, state: State, train: Train, domain: str) -> Pair:
-    """References and targets of one state; every target is of `domain`.
+def draw_pair(
+    seed: int, step: int, slot: int, state: State, train: Train, domain: str, drawn: State | None = None
+) -> Pair:
+    """References and targets of one state; every target is of `domain`. drawn: another state that the targets show.
 
     The number of references is drawn first, from 1 to max_references, so that the encoder meets them equally often.
     Targets take what is left, up to targets_per_state: a state of few views gets fewer targets, never fewer than one.
     Raises DatasetError if the state has no view of the domain, or only one view.
     """
     own, others = list(state.in_domain(domain)), [view for view in state.views if view.domain != domain]
-    if not own or len(state.views) < 2:
+    if not drawn and (not own or len(state.views) < 2):
         raise DatasetError(
             f"state {state.state_id} has {len(own)} {domain} views and {len(state.views)} in all",
             "it needs one to draw and another one to look at",
@@ -60,12 +62,17 @@ def draw_pair(seed: int, step: int, slot: int, state: State, train: Train, domai
     crosses = choices.random() < train.cross_domain_share
     wanted = choices.randint(1, train.max_references)
     choices.shuffle(own)
-    if others and (crosses or len(own) == 1):
+    if drawn:
+        shown = list(drawn.in_domain(domain))
+        choices.shuffle(shown)
+        targets, pool = shown[: train.targets_per_state], _one_domain(choices, others) if others and crosses else own
+        pool = pool or others
+    elif others and (crosses or len(own) == 1):
         targets, pool = own[: train.targets_per_state], _one_domain(choices, others)
     else:
         count = min(train.targets_per_state, max(1, len(own) - wanted))
         targets, pool = own[:count], own[count:]
-    return Pair(state, tuple(choices.sample(pool, min(wanted, len(pool)))), tuple(targets))
+    return Pair(state, tuple(choices.sample(pool, min(wanted, len(pool)))), tuple(targets), drawn or state)
 
 
 def _one_domain(choices: random.Random, views: list[View]) -> list[View]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from harald.config import Data
 from harald.data.findings import Problem
 from harald.data.folder import FolderScan, Found
+from harald.data.people import PEOPLE
 
 STATE_ID = re.compile(r"seed_([0-9]+)")
 READERS = 8  # threads: they wait for the network behind a volume; a local disk gains nothing by them
@@ -61,6 +62,8 @@ def _places(datasets: dict[int, Path], data: Data) -> Iterator[FolderScan | Foun
             continue
         states = {name for name, is_folder in folders.items() if is_folder and STATE_ID.fullmatch(name)}
         for name in sorted(folders.keys() - states):
+            if name == PEOPLE:
+                continue
             if folders[name]:
                 yield _problem("wrong_folder_name", base, file=name, detail="not seed_<number>")
             else:

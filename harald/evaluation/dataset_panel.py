@@ -8,6 +8,7 @@ from torch import Tensor
 from harald.config import Config
 from harald.data.images import load_picture
 from harald.data.manifest import split_of
+from harald.data.people import split_key
 from harald.determinism import rng
 from harald.errors import DatasetError
 from harald.evaluation.panel import HIDDEN, UNREADABLE, VIEW_ATTRIBUTES, Panel, majority
@@ -17,7 +18,7 @@ from harald.records import State
 
 def held_out(states: Sequence[State], config: Config) -> list[State]:
     """Validation states with silent prompts, picked by the seed. Raises DatasetError if there are fewer than two."""
-    kept = [state for state in states if split_of(state.state_id, config.data.validation_share) == "validation"]
+    kept = [state for state in states if split_of(split_key(state), config.data.validation_share) == "validation"]
     silent = [state for state in kept if state.separation != "nothing"]
     if len(silent) < 2:
         raise DatasetError(

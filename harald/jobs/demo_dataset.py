@@ -7,6 +7,7 @@ from pathlib import Path
 
 from harald import runs
 from harald.config import DATASETS, Config
+from harald.data.people import COLUMNS, PEOPLE
 from harald.errors import ConfigError
 from harald.progress import Progress
 from harald.proving_ground.dataset import BASES, BLOCK, Place, Plan, Truth, Written, digest, make, places, renderers
@@ -62,6 +63,7 @@ def run(
         truth.write(block, sorted(rows, key=lambda row: row["index"]))
         written += len(group)
         progress.update((states - len(missing) + written) * views)
+    _write_people(truth, everything)
     if not local:
         _say_how_to_use(root, folder.name)
     return {"states": states, "views": states * views, "written": written, "dataset": str(root)}
@@ -101,6 +103,18 @@ def _is_complete(truth: Truth, place: Place) -> bool:
                 "nothing was changed; set HARALD_ROOT to an empty folder, or move the data set away",
             )
     return recorded and len(found) == len(known)
+
+
+def _write_people(truth: Truth, everything: list[Place]) -> None:
+    """Which states are one person: twins lie in different base folders."""
+    blocks = sorted({place.index // BLOCK for place in everything})
+    who = {row["state_id"]: row["identity"] for block in blocks for row in truth.read(block)}
+    for base in sorted({place.base for place in everything}):
+        lines = [f"{place.state_id},person_{who[place.state_id]}" for place in everything if place.base == base]
+        table, said = truth.root / str(base) / PEOPLE, [",".join(COLUMNS), *lines]
+        if table.exists() and not set(table.read_text().splitlines()) <= set(said):
+            raise ConfigError(f"{table} names states that this call would not write", "move it away, and start again")
+        runs.write_text(table, "\n".join([*said, ""]))
 
 
 def _refuse_strangers(root: Path, everything: list[Place]) -> None:

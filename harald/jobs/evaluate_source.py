@@ -10,6 +10,7 @@ from harald.config import Config
 from harald.data.images import load_picture
 from harald.data.index import states_for
 from harald.data.manifest import split_of
+from harald.data.people import split_key
 from harald.determinism import rng
 from harald.errors import ConfigError, ModelError
 from harald.evaluation.dataset_panel import dataset_panel, held_out
@@ -84,7 +85,7 @@ def dataset(runtime: Runtime, config: Config) -> Material:
         determinism.device(), determinism.dtype(config.dtype),
     )  # fmt: skip
     panel, views = dataset_panel(chosen, judge)
-    training = [state for state in states if split_of(state.state_id, config.data.validation_share) == "train"]
+    training = [state for state in states if split_of(split_key(state), config.data.validation_share) == "train"]
     if not training:
         raise ConfigError("all states are set aside for validation", "lower data.validation_share")
     rng(config.seed, "evaluate", "mean").shuffle(training)

@@ -15,6 +15,7 @@ from harald.config import Config
 from harald.data.images import load_picture, within_pixels
 from harald.data.index import states_for
 from harald.data.manifest import split_of
+from harald.data.people import split_key
 from harald.encoder.model import PersonEncoder
 from harald.errors import TrainingError
 from harald.generation.draw import draw, grid
@@ -74,7 +75,7 @@ def fit(runtime: Runtime, config: Config, folder: Path) -> tuple[int, int]:
     """Everything of a run but its report; verify calls it with a scratch folder. Returns first and last step."""
     states = states_for(runtime, config)
     share = config.data.validation_share
-    training, aside = ([s for s in states if split_of(s.state_id, share) == name] for name in ("train", "validation"))
+    training, aside = ([s for s in states if split_of(split_key(s), share) == name] for name in ("train", "validation"))
     if not training:
         raise TrainingError(f"all {len(states)} states fall into the validation split", "lower data.validation_share")
     log.info("%d states to train on, %d set aside", len(training), len(aside))

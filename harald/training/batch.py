@@ -1,5 +1,6 @@
 """What one training step sees: a pure function of (config, states, step), whatever worker makes it."""
 
+import functools
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
@@ -13,8 +14,10 @@ from harald.data.description import without
 from harald.data.images import load_picture, target_tensor, within_pixels
 from harald.data.latents import LatentCache
 from harald.data.pairs import draw_domain, draw_pair, draw_states
+from harald.data.people import PEOPLE, siblings
 from harald.determinism import generator, rng
 from harald.encoder.chat import Chat, ChatBuilder
+from harald.errors import DatasetError
 from harald.injection.layout import Layout, Tokenize, lay_out
 from harald.injection.prompt import ANY, Prompt, parse
 from harald.records import Pair, State, View
@@ -120,9 +123,8 @@ class Batches(Dataset):
         step = index
         config, train = self.config, self.config.train.at(step)
         domain = draw_domain(config.seed, step, self.states)
-        candidates = [state for state in self.states if domain in state.domains]
-        drawn = draw_states(config.seed, step, train.states_per_batch, candidates)
-        pairs = tuple(draw_pair(config.seed, step, slot, state, train, domain) for slot, state in enumerate(drawn))
+        states = draw_states(config.seed, step, train.states_per_batch, self._candidates(domain))
+        pairs = tuple(self._pair(step, slot, state, domain) for slot, state in enumerate(states))
         return Batch(
             step=step,
             domain=domain,
@@ -132,8 +134,33 @@ class Batches(Dataset):
             targets=collate(self.tokenize, self.targets(step, pairs), config.encoder.tokens, config),
         )
 
+    def _candidates(self, domain: str) -> list[State]:
+        if self.config.train.targets == "same_state":
+            return [state for state in self.states if domain in state.domains]
+        found = [state for state in self.states if self._looks(state, domain)]
+        if not found:
+            raise DatasetError(
+                f"of {len(self.states)} states no two with {domain} views are one person",
+                f"say who is who in {PEOPLE} of the base folders, or set train.targets to same_state",
+            )
+        return found
+
+    def _looks(self, state: State, domain: str) -> list[State]:
+        """Other states of the same person that have views of the domain."""
+        return [other for other in self._siblings.get(state.state_id, ()) if domain in other.domains]
+
+    @functools.cached_property
+    def _siblings(self) -> dict[str, list[State]]:
+        return siblings(self.states)
+
+    def _pair(self, step: int, slot: int, state: State, domain: str) -> Pair:
+        seed, train, drawn = self.config.seed, self.config.train.at(step), None
+        if train.targets == "other_state":
+            drawn = rng(seed, "look", step, slot).choice(self._looks(state, domain))
+        return draw_pair(seed, step, slot, state, train, domain, drawn)
+
     def targets(self, step: int, pairs: Sequence[Pair]) -> list[Target]:
-        return [self._target(step, slot, pair.state, view) for slot, pair in enumerate(pairs) for view in pair.targets]
+        return [self._target(step, slot, pair.drawn, view) for slot, pair in enumerate(pairs) for view in pair.targets]
 
     def _pictures(self, views: tuple[View, ...]) -> list[Image.Image]:
         return [within_pixels(load_picture(view.image), self.config.encoder.max_pixels) for view in views]

@@ -1,10 +1,12 @@
 import dataclasses
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
 from harald import runs, settings
 from harald.data.index import states_for
+from harald.data.people import PEOPLE
 from harald.errors import ConfigError
 from harald.jobs import demo_dataset
 from harald.proving_ground.persons import STATE_ATTRIBUTES
@@ -50,14 +52,26 @@ def test_again_with_the_same_flags_changes_nothing_and_more_states_complete_it(t
     assert content(tmp_path / "dataset") == before
     assert run(runtime, CONFIG, "", states=2)["written"] == 0
     assert run(runtime, CONFIG, "", states=3)["written"] == 1
-    assert before.items() <= content(tmp_path / "dataset").items()
+    after = content(tmp_path / "dataset")
+    assert all(after[name].startswith(before[name]) for name in before if name.name == PEOPLE)
+    assert {name for name in before if after[name] != before[name]} == {Path("1") / PEOPLE}
+
+
+def test_tables_of_the_base_folders_say_which_states_are_one_person(tmp_path):
+    runtime = Runtime.local(tmp_path)
+    run(runtime, CONFIG, "", states=4)
+    states = sorted(states_for(Runtime.local(tmp_path), CONFIG), key=lambda state: state.identity)
+    assert [state.identity for state in states] == ["person_0", "person_0", "person_1", "person_1"]
+    (tmp_path / "dataset/1" / PEOPLE).write_text("state_id,person\nseed_1,mine\n")
+    with pytest.raises(ConfigError, match="names states"):
+        run(runtime, CONFIG, "", states=4)
 
 
 @pytest.mark.parametrize("change", ["other seed", "edited file", "extra file", "real state"])
 def test_states_of_somebody_else_are_never_touched(tmp_path, change):
     runtime = Runtime.local(tmp_path)
     run(runtime, CONFIG, "", states=1)
-    (ours,) = (tmp_path / "dataset/1").iterdir()
+    (ours,) = (tmp_path / "dataset/1").glob("seed_*")
     config = CONFIG
     match change:
         case "other seed":

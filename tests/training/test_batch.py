@@ -6,6 +6,7 @@ import torch
 from harald import config
 from harald.config import Config
 from harald.data.index import states_for
+from harald.errors import DatasetError
 from harald.records import State
 from harald.training.batch import DUMMY_PROMPT, Batch, Batches, keep_groups, slots_of
 from harald.training.loop import loader
@@ -132,3 +133,27 @@ def test_contrast_references_are_disjoint_from_references_and_targets(states):
     assert not any(torch.equal(a, b) for a in seen.patches[0] for b in unseen.patches[0])
     plain = make(config.tiny(), states)
     assert plain[0].contrast == []
+
+
+def twins(states):
+    """Two looks of one person, of another one, and the rest unknown."""
+    names = ["anna", "anna", "ben", "ben"] + [""] * (len(states) - 4)
+    return [dataclasses.replace(state, identity=name) for state, name in zip(states, names, strict=True)]
+
+
+def test_targets_can_show_the_same_person_in_another_look(states):
+    named = twins(states)
+    batches = make(with_train(config.tiny(), targets="other_state", states_per_batch=4), named)
+    seen = set()
+    for step in range(6):
+        for pair in batches[step].pairs:
+            seen.add((pair.state.state_id, pair.drawn.state_id))
+            assert pair.state.identity == pair.drawn.identity and pair.state is not pair.drawn
+            assert set(pair.references) <= set(pair.state.views) and set(pair.targets) <= set(pair.drawn.views)
+    ids = [state.state_id for state in named]
+    assert seen == {(ids[0], ids[1]), (ids[1], ids[0]), (ids[2], ids[3]), (ids[3], ids[2])}
+
+
+def test_other_looks_need_to_be_known(states):
+    with pytest.raises(DatasetError, match=r"people\.csv"):
+        make(with_train(config.tiny(), targets="other_state"), states)[0]
