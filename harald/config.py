@@ -218,6 +218,8 @@ class Phase(Strict):
     state_free_share: float | None = None
     drop_text: float | None = None
     drop_group: float | None = None
+    override_share: float | None = None
+    twins_together: bool | None = None
     flow_weight: float | None = None
     teacher_weight: float | None = None
     contrast_weight: float | None = None
@@ -235,6 +237,8 @@ class Train(Strict):
     state_free_share: float = 0.9  # share of targets whose prompt is silent about the state
     drop_text: float = 0.1  # a target is drawn from the tokens alone
     drop_group: float = 0.1  # each group of slots is left out
+    override_share: float = 0.0  # share of targets whose prompt asks for what the pictures do not show; needs a teacher
+    twins_together: bool = False  # states of one person come in one batch, see people.csv
     drop_references: float = 0.0  # no tokens: no gradient while the base is frozen, see docs/log.md
     uniform_timesteps: float = 0.5  # share of uniform draws, the rest is logit-normal; both are then shifted
     flow_weight: float = 1.0  # of the difference to the picture's own velocity
@@ -363,11 +367,25 @@ class Config(Strict):
 
 
 # ---------------------------------------------------------------- presets
+def stages(warm_up: int, cross_view: int, mixed: int, twins: int, last_rate: float) -> tuple[Phase, ...]:
+    """The staged recipe, with the steps of each stage; why each is there stands in docs/training.md."""
+    return (
+        Phase("warm-up", warm_up, flow_weight=0.0, teacher_weight=1.0, state_free_share=1.0, drop_group=0.0),
+        Phase("cross-view", cross_view, teacher_weight=1.0, state_free_share=1.0),
+        Phase("mixed", mixed, teacher_weight=1.0, cross_domain_share=0.5, contrast_weight=0.02),
+        Phase(
+            "twins and overrides", twins, learning_rate=last_rate, teacher_weight=1.0, cross_domain_share=0.5,
+            contrast_weight=0.05, override_share=0.15, twins_together=True,
+        ),
+    )  # fmt: skip
+
+
 def full() -> Config:
     """The published models on one H200."""
     return Config(
         preset="full",
         models=Models(base=ModelRef("Qwen/Qwen-Image"), encoder=ModelRef("Qwen/Qwen3-VL-8B-Instruct")),
+        train=Train(phases=stages(3000, 6000, 7000, 4000, last_rate=2e-5), validate_every=1000),
     )
 
 
@@ -394,16 +412,17 @@ def mini() -> Config:
             vision="lora",
         ),
         train=Train(
-            steps=200,
-            states_per_batch=4,
-            targets_per_state=2,
+            steps=6000,
+            phases=stages(1500, 1500, 2000, 1000, last_rate=2e-4),
+            states_per_batch=128,
             max_references=4,
             learning_rate=1e-3,
-            warmup_steps=20,
+            warmup_steps=100,
             checkpoint_activations=False,
-            checkpoint_every=50,
-            sample_every=100,
-            workers=0,
+            checkpoint_every=500,
+            sample_every=1000,
+            validate_every=500,
+            workers=14,
         ),
         poc=Poc(
             steps=200,

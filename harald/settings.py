@@ -146,7 +146,14 @@ def _check_evaluate(evaluate: Evaluate) -> None:
 
 def _check_train(train: Train, where: str) -> None:
     """What may differ from phase to phase."""
-    for name in ("cross_domain_share", "state_free_share", "drop_text", "drop_group", "drop_references"):
+    for name in (
+        "cross_domain_share",
+        "state_free_share",
+        "drop_text",
+        "drop_group",
+        "override_share",
+        "drop_references",
+    ):
         _check_share(f"{where}.{name}", getattr(train, name))
     _check_share(f"{where}.uniform_timesteps", train.uniform_timesteps)
     if train.max_references < 1:
@@ -154,6 +161,11 @@ def _check_train(train: Train, where: str) -> None:
     if not train.learning_rate > 0:
         raise ConfigError(f"{where}.learning_rate is {train.learning_rate}", "use a number above 0")
     weights = {name: getattr(train, name) for name in ("flow_weight", "teacher_weight", "contrast_weight")}
+    if train.override_share and not train.teacher_weight:
+        raise ConfigError(
+            f"{where}.override_share is {train.override_share} without a teacher",
+            "set teacher_weight above 0: no picture shows what is asked for, only the base model can tell",
+        )
     if min(weights.values()) < 0 or not train.flow_weight + train.teacher_weight:
         raise ConfigError(f"{where} has the weights {weights}", "use 0 or more, and flow or teacher above 0")
 

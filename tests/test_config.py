@@ -265,6 +265,7 @@ def test_phases_are_checked_one_by_one():
         ({"state_free_share": 2.0}, "phase 'rest',.state_free_share is 2.0"),
         ({"flow_weight": 0.0}, "flow or teacher above 0"),
         ({"teacher": 1.0}, "teacher"),
+        ({"override_share": 0.1}, "without a teacher"),
         ({"steps": 0}, "train.phases.1.steps is 0"),
     ):
         with pytest.raises(ConfigError, match=said):

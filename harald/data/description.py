@@ -4,19 +4,35 @@ import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-# The group of a phrase is that of the first word found here; other phrases belong to the face, clothes to the outfit.
-GROUPS = {
-    "worn": r"(sun)?glasses|spectacles|goggles|monocle|beard(ed)?|goatee|stubble|moustache|mustache|sideburns"
-    r"|ear-?rings?|studs?|hoops?|necklaces?|chain|pendant|choker|pearls?|piercings?|nose ring"
-    r"|hat|cap|beanie|beret|headscarf|hijab"
-    r"|turban|headband|helmet|tiara|veil|lipstick|make-?up|eye ?shadow|eyeliner|mascara|blush|tattoos?|bindi",
-    "hair": r"\w*hair(ed)?|bald|bun|pony ?tail|pig ?tails|braids?|plaits?|afro|mohawk|bob|curls|locks|dreadlocks"
-    r"|fringe|bangs|undercut|buzz ?cut|pixie|mullet|wig|blonde?|brunette|redhead",
-    "outfit": r"\w*shirt|top|sweater|jumper|hoodie|cardigan|jacket|coat|blazer|suit|dress|blouse|vest|uniform|robe|gown"
-    r"|scarf|tie|jeans|trousers|pants|skirt|shorts|shoes|boots|apron|kimono|sari|outfit|clothes|clothing",
+# Kinds of what a phrase says, by the group of tokens that carries them. A phrase is of the first kind of which it has
+# a word; other phrases belong to the face, other clothes to the outfit.
+KINDS: dict[str, dict[str, str]] = {
+    "worn": {
+        "glasses": r"(sun)?glasses|spectacles|goggles|monocle",
+        "beard": r"beard(ed)?|goatee|stubble|moustache|mustache|sideburns",
+        "earrings": r"ear-?rings?|studs?|hoops?",
+        "necklace": r"necklaces?|chain|pendant|choker|pearls?",
+        "piercing": r"piercings?|nose ring",
+        "headwear": r"hat|cap|beanie|beret|headscarf|hijab|turban|headband|helmet|tiara|veil",
+        "makeup": r"lipstick|make-?up|eye ?shadow|eyeliner|mascara|blush",
+        "tattoo": r"tattoos?|bindi",
+    },
+    "hair": {
+        "hair": r"\w*hair(ed)?|bald|bun|pony ?tail|pig ?tails|braids?|plaits?|afro|mohawk|bob|curls|locks|dreadlocks"
+        r"|fringe|bangs|undercut|buzz ?cut|pixie|mullet|wig|blonde?|brunette|redhead",
+    },
+    "outfit": {
+        "outfit": r"\w*shirt|top|sweater|jumper|hoodie|cardigan|jacket|coat|blazer|suit|dress|blouse|vest|uniform|robe"
+        r"|gown|scarf|tie|jeans|trousers|pants|skirt|shorts|shoes|boots|apron|kimono|sari|outfit|clothes|clothing",
+    },
 }
 FACE, OUTFIT = "face", "outfit"
-_GROUPS = {name: re.compile(rf"\b({words})\b", re.IGNORECASE) for name, words in GROUPS.items()}
+GROUPS = (FACE, *KINDS)
+_KINDS = {
+    (group, kind): re.compile(rf"\b({words})\b", re.IGNORECASE)
+    for group, kinds in KINDS.items()
+    for kind, words in kinds.items()
+}
 _LIST = re.compile(r",\s+(?:and\s+)?|\s+and\s+")
 _WEARING = re.compile(r",?\s+(?:wearing|dressed in)\s+")
 _HEAD = re.compile(r"\s+with\s+|,\s+")
@@ -62,6 +78,43 @@ def without(text: str, groups: Collection[str], class_word: str) -> str:
     return str(Description(class_word if FACE in groups else said.head, items, clothes))
 
 
+@dataclass(frozen=True)
+class Wish:
+    """Something to wear or a hair style, as a description says it. said: 'with round red glasses'; kind: 'glasses'."""
+
+    said: str
+    kind: str
+
+
+def wishes(text: str, groups: Collection[str] = ("hair", "worn")) -> list[Wish]:
+    """What a description could lend another person.
+
+    >>> wishes("a man with short red hair and freckles, wearing a coat and a blue cap")
+    [Wish(said='with short red hair', kind='hair'), Wish(said='wearing a blue cap', kind='headwear')]
+    """
+    said = read(text)
+    phrases = [("with", phrase) for phrase in said.items] + [("wearing", phrase) for phrase in said.clothes]
+    return [Wish(f"{how} {phrase}", _found(phrase)[1]) for how, (phrase, group) in phrases if group in groups]
+
+
+def granted(text: str, wish: Wish) -> str:
+    """The description with the wish in the place of what it says of that kind.
+
+    >>> granted("a man with short red hair and round glasses, wearing a coat", Wish("with a black afro", "hair"))
+    'a man with a black afro and round glasses, wearing a coat'
+    """
+    said, (how, _, phrase) = read(text), wish.said.partition(" ")
+    kinds = [_found(old)[1] for old, _ in said.items]
+    place = kinds.index(wish.kind) if wish.kind in kinds else len(kinds)
+    items, clothes = ([p for p in part if _found(p[0])[1] != wish.kind] for part in (said.items, said.clothes))
+    fresh = (phrase, _group(phrase, FACE))
+    if how == "wearing":
+        clothes.append(fresh)
+    else:
+        items.insert(place, fresh)
+    return str(Description(said.head, tuple(items), tuple(clothes)))
+
+
 def listed(words: Sequence[str]) -> str:
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
@@ -72,4 +125,9 @@ def _phrases(parts: list[str], otherwise: str) -> tuple[tuple[str, str], ...]:
 
 
 def _group(phrase: str, otherwise: str) -> str:
-    return next((name for name, words in _GROUPS.items() if words.search(phrase)), otherwise)
+    return _found(phrase)[0] or otherwise
+
+
+def _found(phrase: str) -> tuple[str, str]:
+    """Group and kind, empty where no word is known."""
+    return next((names for names, words in _KINDS.items() if words.search(phrase)), ("", ""))

@@ -5,6 +5,7 @@ import random
 from collections import Counter
 
 from harald.config import Train
+from harald.data.people import split_key
 from harald.determinism import rng
 from harald.errors import DatasetError
 from harald.records import Pair, State, View
@@ -22,8 +23,10 @@ def draw_domain(seed: int, step: int, states: list[State]) -> str:
     return rng(seed, "domain", step).choices(domains, [able[domain] for domain in domains])[0]
 
 
-def draw_states(seed: int, step: int, n: int, candidates: list[State]) -> list[State]:
+def draw_states(seed: int, step: int, n: int, candidates: list[State], twins_together: bool = False) -> list[State]:
     """n states of shuffled epochs: within ceil(len / n) steps every state comes once, no state twice in a batch.
+
+    twins_together: it is the persons that are shuffled, the states of one follow each other.
 
     Where n does not divide the number of states, the last batch of an epoch is filled up from the epoch's beginning.
     Only where there are fewer than n states does a batch repeat some. Raises DatasetError without candidates.
@@ -32,15 +35,20 @@ def draw_states(seed: int, step: int, n: int, candidates: list[State]) -> list[S
         raise DatasetError("there is no state to draw from", "run check_dataset and repair what it reports")
     size = len(candidates)
     epoch, batch = divmod(step, -(-size // n))
-    order = _order(seed, epoch, size)
+    people = tuple(split_key(state) for state in candidates) if twins_together else tuple(map(str, range(size)))
+    order = _order(seed, epoch, people)
     return [candidates[order[(batch * n + slot) % size]] for slot in range(n)]
 
 
 @functools.lru_cache(maxsize=16)
-def _order(seed: int, epoch: int, size: int) -> tuple[int, ...]:
-    order = list(range(size))
-    rng(seed, "epoch", epoch, size).shuffle(order)
-    return tuple(order)
+def _order(seed: int, epoch: int, people: tuple[str, ...]) -> tuple[int, ...]:
+    """Places in shuffled order, those of one person together."""
+    places: dict[str, list[int]] = {}
+    for place, person in enumerate(people):
+        places.setdefault(person, []).append(place)
+    groups = list(places.values())
+    rng(seed, "epoch", epoch, len(people)).shuffle(groups)
+    return tuple(place for group in groups for place in group)
 
 
 def draw_pair(

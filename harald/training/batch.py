@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from harald.config import Config, Encoder
-from harald.data.description import without
+from harald.data.description import Wish, granted, wishes, without
 from harald.data.images import load_picture, target_tensor, within_pixels
 from harald.data.latents import LatentCache
 from harald.data.pairs import draw_domain, draw_pair, draw_states
@@ -123,7 +123,7 @@ class Batches(Dataset):
         step = index
         config, train = self.config, self.config.train.at(step)
         domain = draw_domain(config.seed, step, self.states)
-        states = draw_states(config.seed, step, train.states_per_batch, self._candidates(domain))
+        states = draw_states(config.seed, step, train.states_per_batch, self._candidates(domain), train.twins_together)
         pairs = tuple(self._pair(step, slot, state, domain) for slot, state in enumerate(states))
         return Batch(
             step=step,
@@ -173,25 +173,44 @@ class Batches(Dataset):
         return [self._pictures(tuple(views[: len(pair.references)])) for views, pair in zip(unseen, pairs, strict=True)]
 
     def _target(self, step: int, slot: int, state: State, view: View) -> Target:
-        train, seed, name = self.config.train.at(step), self.config.seed, f"{slot}/{view.name}"
-        choices = rng(seed, "prompt", step, name)
-        prompt = view.person_prompt if choices.random() < train.state_free_share else with_description(view)
-        if choices.random() < train.drop_text:
-            prompt = DUMMY_PROMPT
-        draws = generator(seed, "flow", step, name)
-        kept = keep_groups(self.config, step, name)
-        whole, silent = len(kept) == len(self.config.encoder.groups), prompt != with_description(view)
+        train, name = self.config.train.at(step), f"{slot}/{view.name}"
+        draws = generator(self.config.seed, "flow", step, name)
+        wish = self._wish(step, name, state)
+        said = _granted(state, view, wish, self.config) if wish else self._said(step, name, state, view)
         return Target(
             owner=slot,
-            prompt=prompt,
+            prompt=said.prompt,
             pixels=None if self.cache else target_tensor(load_picture(view.image), self.config.data.image_size),
             latents=self.cache.get(view.image) if self.cache else None,
             t=draw_times(draws, train.uniform_timesteps, self.mu),
             noise=torch.randn(self.shape, generator=draws),
-            slots=slots_of(kept, self.config.encoder),
+            slots=slots_of(said.kept, self.config.encoder),
+            described=said.described,
+            shown=said.shown,
+        )
+
+    def _said(self, step: int, name: str, state: State, view: View) -> "Said":
+        train, choices = self.config.train.at(step), rng(self.config.seed, "prompt", step, name)
+        prompt = view.person_prompt if choices.random() < train.state_free_share else with_description(view)
+        if choices.random() < train.drop_text:
+            prompt = DUMMY_PROMPT
+        kept = keep_groups(self.config, step, name)
+        whole, silent = len(kept) == len(self.config.encoder.groups), prompt != with_description(view)
+        return Said(
+            prompt=prompt,
+            kept=kept,
             described=self._described(prompt, state, view, kept) if train.teacher_weight else "",
             shown=whole or not (train.teacher_weight and silent and state.person),
         )
+
+    def _wish(self, step: int, name: str, state: State) -> Wish | None:
+        """What some other state has and this one has not, for a share of the targets."""
+        choices = rng(self.config.seed, "wish", step, name)
+        if choices.random() >= self.config.train.at(step).override_share or not state.person:
+            return None
+        own = wishes(state.person)
+        able = [wish for wish in wishes(choices.choice(self.states).person) if wish not in own]
+        return choices.choice(able) if able else None
 
     def _described(self, prompt: str, state: State, view: View, kept: Collection[str]) -> str:
         """The prompt with words in the place of the tokens: what the kept groups say about the state."""
@@ -200,6 +219,26 @@ class Batches(Dataset):
         dropped = {name for name, _ in self.config.encoder.groups} - set(kept)
         word = self.config.injection.class_word
         return parse(prompt).with_word(without(state.person, dropped, word) if state.person else word)
+
+
+@dataclass(frozen=True)
+class Said:
+    """What stands in a target's prompt, and what it teaches; see Target."""
+
+    prompt: str
+    kept: Collection[str]
+    described: str
+    shown: bool
+
+
+def _granted(state: State, view: View, wish: Wish, config: Config) -> Said:
+    """The wish beside the tokens, which all stay: the words must win. Only the base model knows how that looks."""
+    return Said(
+        prompt=view.person_prompt.replace(DUMMY_PROMPT, f"{DUMMY_PROMPT} {wish.said}", 1),
+        kept=[group for group, _ in config.encoder.groups],
+        described=parse(view.person_prompt).with_word(granted(state.person, wish)),
+        shown=False,
+    )
 
 
 def with_description(view: View) -> str:

@@ -1,9 +1,9 @@
 import pytest
 
-from harald.data.description import FACE, GROUPS, read, without
+from harald.data.description import GROUPS, granted, read, wishes, without
 from harald.proving_ground.persons import person
 
-ALL = {FACE, *GROUPS}
+ALL = set(GROUPS)
 
 
 def test_every_phrase_of_a_synthetic_person_has_its_group():
@@ -38,3 +38,15 @@ def test_nothing_dropped_is_the_very_same_text():
 )
 def test_dropped_groups_are_silent(text, dropped, left):
     assert without(text, dropped, "person") == left
+
+
+def test_granted_wish_stands_in_the_place_of_what_was_said_of_its_kind():
+    """Every wish of one synthetic person, granted to another one: it is said once, and all else as before."""
+    for index in range(0, 200, 2):
+        mine, yours = (person(0, number).description() for number in (index, index + 7))
+        for wish in wishes(yours):
+            text = granted(mine, wish)
+            assert wish in wishes(text) and [w.kind for w in wishes(text)].count(wish.kind) == 1
+            others = [w for w in wishes(mine) if w.kind != wish.kind]
+            assert all(w in wishes(text) for w in others) and len(wishes(text)) == len(others) + 1
+            assert without(text, {"hair", "worn"}, "person") == without(mine, {"hair", "worn"}, "person")

@@ -157,3 +157,32 @@ def test_targets_can_show_the_same_person_in_another_look(states):
 def test_other_looks_need_to_be_known(states):
     with pytest.raises(DatasetError, match=r"people\.csv"):
         make(with_train(config.tiny(), targets="other_state"), states)[0]
+
+
+def test_wishes_win_over_the_pictures_in_the_words_of_the_teacher(states):
+    c = with_train(config.tiny(), override_share=1.0, teacher_weight=1.0, drop_group=0.5, states_per_batch=4)
+    batches, met = make(c, states), set()
+    for step in range(4):
+        for slot, pair in enumerate(batches[step].pairs):
+            own = pair.state.person
+            for target in batches.targets(step, [pair]):
+                wish = target.prompt.partition("<person> ")[2].partition(",")[0]
+                if not wish.startswith("with "):
+                    continue  # nobody who was drawn wears anything else
+                met.add(wish)
+                assert wish.removeprefix("with ") in target.described and wish.removeprefix("with ") not in own
+                assert own not in target.described and own.partition(" with ")[0] in target.described
+                assert not target.shown and target.slots == list(range(c.encoder.tokens))
+            assert slot < 4
+    assert len(met) > 1
+
+
+def test_twins_come_in_one_batch_when_asked_for(states):
+    named = twins(states)
+    for seed in range(5):
+        c = dataclasses.replace(with_train(config.tiny(), twins_together=True, states_per_batch=2), seed=seed)
+        batches = make(c, named)
+        drawn = [[pair.state.identity for pair in batches[step].pairs] for step in range(len(named) // 2)]
+        assert [sorted(people) for people in drawn].count(["anna", "anna"]) <= 1
+        places = [person for people in drawn for person in people]
+        assert abs(places.index("anna") - (len(places) - 1 - places[::-1].index("anna"))) == 1

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from harald.base.prompt_template import TEMPLATE_HEAD, TEMPLATE_TAIL
 from harald.config import Injection
-from harald.data.description import FACE, GROUPS, Description, read, without
+from harald.data.description import GROUPS, Description, read, without
 from harald.determinism import rng
 from harald.errors import ConfigError
 
@@ -73,7 +73,7 @@ def partial(full: str, state_free: str, draw: Random) -> str:
     domain, _, view = state_free.partition(f" of {CLASS_WORD}")
     described = full.removeprefix(f"{domain} of ").removesuffix(view)
     if draw.random() < 0.5:
-        dropped = {name for name in (FACE, *GROUPS) if draw.random() < 0.5}
+        dropped = {name for name in GROUPS if draw.random() < 0.5}
         kept = without(described, dropped, CLASS_WORD)
     else:
         said = read(described)
