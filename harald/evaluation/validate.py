@@ -1,4 +1,4 @@
-"""A light twin test for use while training: a few dozen pictures of few steps, by ours alone, without intervals."""
+"""A light twin test for use while training: pictures of few steps, by ours alone, without intervals."""
 
 import dataclasses
 
@@ -17,10 +17,12 @@ from harald.evaluation.twin import twin_test
 
 
 def validate(
-    base: QwenImage, encoder: PersonEncoder, panel: Panel, judge: Seeing, config: Config, pictures: int = 32,
+    base: QwenImage, encoder: PersonEncoder, panel: Panel, judge: Seeing, config: Config, pictures: int | None = None,
     steps: int = 8,
 ) -> dict[str, float]:  # fmt: skip
     """'twin', 'kept' and 'kept <attribute>' over the same cells at every call; not a number where none shows it.
+
+    pictures: at most, None for four of each state that has both domains.
 
     panel: of persons that training leaves out, never the held-out ones (proving_ground.panel.validation_panel, or
     dataset_panel of the validation split). Draws no global random number and changes neither model.

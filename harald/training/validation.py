@@ -36,15 +36,15 @@ class Validation:
 
 
 def best_step(lines: bytes) -> int | None:
-    """The step of the best score, the first of equals; None before the first validation."""
+    """The step of the best score, the last of equals, which has learnt longest; None before the first validation."""
     scores = _scores(lines)
-    return max(scores, key=lambda step: scores[step]) if scores else None
+    return max(scores, key=lambda step: (scores[step], step)) if scores else None
 
 
 def exhausted(lines: bytes, patience: int) -> bool:
     """Whether the last `patience` validations have brought no better score; never with patience 0."""
-    steps, best = list(_scores(lines)), best_step(lines)
-    return bool(patience and best is not None and len(steps) - 1 - steps.index(best) >= patience)
+    scores = list(_scores(lines).values())
+    return bool(patience and scores and len(scores) - 1 - scores.index(max(scores)) >= patience)
 
 
 def _scores(lines: bytes) -> dict[int, float]:

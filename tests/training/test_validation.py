@@ -22,8 +22,8 @@ def lines(*scores: float | None) -> bytes:
     return b"".join(json.dumps(row).encode() + b"\n" for row in rows)
 
 
-def test_first_of_the_best_scores_counts():
-    assert best_step(lines(None, 0.5, None, 0.7, 0.7, 0.6)) == 4
+def test_last_of_the_best_scores_counts():
+    assert best_step(lines(None, 0.5, None, 0.7, 0.7, 0.6)) == 5
     assert best_step(lines(None, None)) is None
 
 
