@@ -13,7 +13,6 @@ from PIL import Image
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from transformers import Qwen2Tokenizer, Qwen2VLImageProcessorPil, Qwen3VLForConditionalGeneration
-from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDeepstackFeatures
 
 from harald import hub
 from harald.config import Encoder as EncoderConfig
@@ -21,13 +20,12 @@ from harald.config import ModelRef, Point
 from harald.determinism import key
 from harald.encoder.chat import Chat, ChatBuilder, Grid
 from harald.encoder.connector import Connector, LayerMix
-from harald.encoder.pictures import expect_equal_pictures
+from harald.encoder.pictures import expect_equal_pictures, read
 from harald.errors import ModelError
 from harald.runs import write_bytes, write_json
 
 FORMAT = "harald-encoder-1"
 WEIGHTS, DESCRIPTION = "encoder.safetensors", "encoder.json"
-Features: Any = BaseModelOutputWithDeepstackFeatures  # the library's annotations say Tensor, it reads lists
 Seen = tuple[Tensor, ...]  # [b, tokens of a picture, h]: what is pooled, then the levels of DeepStack
 LANGUAGE = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 VISION = r".*visual\.(blocks|merger|deepstack_merger_list).*\.(qkv|proj|linear_fc1|linear_fc2)"
@@ -56,7 +54,7 @@ class PersonEncoder(nn.Module, ModelHubMixin):
         hidden, depth = vlm.config.text_config.hidden_size, vlm.config.text_config.num_hidden_layers
         self.layers = mix_layers(depth, config.mix_layers)
         vlm.requires_grad_(False)
-        expect_equal_pictures(vlm.visual)
+        expect_equal_pictures(vlm)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(key(seed, "encoder"))
             targets = f"{LANGUAGE}|{VISION}" if config.vision == "lora" else LANGUAGE
@@ -132,20 +130,12 @@ class PersonEncoder(nn.Module, ModelHubMixin):
         embeddings = self.vlm.get_input_embeddings()(ids[: -self.config.tokens])
         slots = self.queries.to(embeddings.dtype)
         embeddings = torch.cat([embeddings, slots]).expand(count, -1, -1)
-        pooled, *deep = (
-            torch.cat(level, dim=1).flatten(0, 1).to(embeddings.dtype) for level in zip(*seen, strict=True)
-        )
-        features = Features(pooler_output=(pooled,), deepstack_features=[(level,) for level in deep])
         positions, _ = self.vlm.get_rope_index(
             chat.ids[None], mm_token_type_ids=chat.kinds[None], image_grid_thw=torch.tensor(chat.grids)
         )
-        states = self.vlm(
-            inputs_embeds=embeddings,
-            position_ids=positions.to(self.device).expand(-1, count, -1),
-            mm_encoder_outputs={"image": features},
-            use_cache=False,
-            output_hidden_states=True,
-        ).hidden_states
+        levels = [torch.cat(level, dim=1) for level in zip(*seen, strict=True)]
+        places = positions.to(self.device).expand(-1, count, -1)
+        states = read(self.vlm, embeddings, chat.kinds, levels, places, output_hidden_states=True).hidden_states
         return torch.stack([states[layer][:, -self.config.tokens :] for layer in self.layers])
 
     # ------------------------------------------------------------ trained parts

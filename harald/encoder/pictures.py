@@ -1,10 +1,20 @@
-"""Pictures of one size through Qwen3-VL's vision tower in one go; the library makes one attention call a picture."""
+"""Qwen3-VL's own layers where every sample of a batch has pictures of the same sizes at the same places: one attention
+call for all pictures, patches by one matrix, and features put into their places by concatenation (the library's masks
+make the host wait for the device, and their gradients need a sort where they must be the same twice).
+"""
 
+from collections.abc import Sequence
+from itertools import groupby
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
-from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLVisionAttention, apply_rotary_pos_emb_vision
+from transformers.models.qwen3_vl.modeling_qwen3_vl import (
+    Qwen3VLVisionAttention,
+    Qwen3VLVisionPatchEmbed,
+    apply_rotary_pos_emb_vision,
+)
 
 
 class EqualPictures(Qwen3VLVisionAttention):
@@ -28,7 +38,53 @@ class EqualPictures(Qwen3VLVisionAttention):
         return self.proj(seen.transpose(1, 2).reshape(rows, -1))
 
 
-def expect_equal_pictures(visual: Any) -> None:
-    """From now on the tower must be called with pictures of one size. visual: Qwen3VLVisionModel; its weights stay."""
-    for block in visual.blocks:
+class FlatPatches(Qwen3VLVisionPatchEmbed):
+    """The library's convolution, whose kernel is as large as its input, as the matrix product that it is."""
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        """[patches, values of one patch] -> [patches, width]."""
+        weight = self.proj.weight
+        return F.linear(hidden_states.to(weight.dtype), weight.flatten(1), self.proj.bias)
+
+
+def add_everywhere(states: Tensor, _: None, features: Tensor) -> Tensor:
+    """The text model's `_deepstack_process` for features [b, l, h] that are zero where no picture stands."""
+    return states + features
+
+
+def expect_equal_pictures(vlm: Any) -> None:
+    """From now on all pictures of a call of the tower have one size, and `read` calls the text model.
+
+    vlm: Qwen3VLModel; its weights stay.
+    """
+    vlm.language_model._deepstack_process = add_everywhere  # its class must stay: it records hidden states by name
+    vlm.visual.patch_embed.__class__ = FlatPatches
+    for block in vlm.visual.blocks:
         block.attn.__class__ = EqualPictures
+
+
+def read(vlm: Any, embeddings: Tensor, kinds: Tensor, seen: Sequence[Tensor], places: Tensor, **options: Any) -> Any:
+    """What the text model makes of a chat with pictures. options: its own, such as attention_mask.
+
+    embeddings: [b, l, h]; kinds: [l] on the host, 1 where a picture's token stands; seen: what is pooled, and then the
+    levels of DeepStack, [b, tokens of all pictures, h] each; places: [3, b, l].
+    """
+    pooled, *deep = (level.to(embeddings.dtype) for level in seen)
+    nothing = torch.zeros_like(embeddings)
+    return vlm.language_model(
+        inputs_embeds=_put(pooled, kinds, embeddings),
+        position_ids=places,
+        deepstack_visual_embeds=[_put(level, kinds, nothing) for level in deep],
+        use_cache=False,
+        **options,
+    )
+
+
+def _put(features: Tensor, kinds: Tensor, elsewhere: Tensor) -> Tensor:
+    """The features in order where kinds is 1, `elsewhere` at the other places: [b, l, h]."""
+    parts, place, taken = [], 0, 0
+    for shown, run in groupby(kinds.tolist()):
+        size = len(list(run))
+        parts.append(features[:, taken : taken + size] if shown else elsewhere[:, place : place + size])
+        place, taken = place + size, taken + size * bool(shown)
+    return torch.cat(parts, 1)

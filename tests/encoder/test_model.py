@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLVisionAttention
+from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLVisionAttention, Qwen3VLVisionPatchEmbed
 
 from harald import config
 from harald.encoder.model import PersonEncoder, load_encoder, mix_layers
@@ -122,6 +122,8 @@ def test_reading_equals_the_librarys_own_forward_pass_and_gradients():
     e, reference = encoder(), encoder()
     for block in reference.vlm.visual.blocks:
         block.attn.__class__ = Qwen3VLVisionAttention
+    reference.vlm.visual.patch_embed.__class__ = Qwen3VLVisionPatchEmbed
+    del reference.vlm.language_model._deepstack_process
     samples = [[picture(1)], [picture(2), picture(3)], [picture(4, (32, 64)), picture(5)], [picture(6), picture(7)]]
     weights = torch.randn(len(samples), e.config.tokens, base().width, generator=torch.Generator().manual_seed(0))
     ours, theirs = e(samples), torch.cat([library_tokens(reference, sample) for sample in samples])
