@@ -441,7 +441,7 @@ def mini() -> Config:
             vae=Stage(steps=11_000, segments=1, batch=64, learning_rate=1.5e-3, states=8192, first_states=512),
             base=base,
             judge=Stage(steps=5000, segments=1, batch=512, learning_rate=2e-3, states=8192, first_states=1536),
-            vision=Stage(steps=7000, segments=1, batch=512, learning_rate=8e-4, states=7168, first_states=768),
+            vision=Stage(steps=4500, segments=1, batch=256, learning_rate=8e-4, states=7168, first_states=768),
         ),
     )
 
