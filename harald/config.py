@@ -142,7 +142,7 @@ class ModelRef(Strict):
 
     repo: str
     revision: str = "main"
-    recipe: Literal["", "tiny_qwen_image", "tiny_qwen3_vl", "mini_qwen_image", "mini_qwen3_vl"] = ""
+    recipe: Literal["", "tiny_qwen_image", "tiny_qwen3_vl", "mini_qwen_image", "mini_qwen3_vl", "mini_encoder"] = ""
 
 
 @dataclass(frozen=True)
@@ -161,6 +161,7 @@ class Models(Strict):
     base: ModelRef
     encoder: ModelRef
     lora: LoraRef = LoraRef()
+    trained: ModelRef | None = None  # encoder.json and its weights: what jobs use without --train-run
 
 
 @dataclass(frozen=True)

@@ -192,17 +192,30 @@ class PersonEncoder(nn.Module, ModelHubMixin):
         return load_encoder(cache, folder, options["device"], options["dtype"])
 
 
-def load_encoder(cache: Path, folder: Path, device: torch.device, dtype: torch.dtype) -> PersonEncoder:
-    """A saved encoder: its trained parts from the folder, the frozen Qwen3-VL from the cache. Raises ModelError."""
+def reads(folder: Path) -> ModelRef:
+    """The Qwen3-VL that a saved encoder belongs to. Raises ModelError."""
+    return ModelRef(**_described(folder)["model"])
+
+
+def _described(folder: Path) -> dict[str, Any]:
     try:
         described = json.loads((folder / DESCRIPTION).read_text())
-        state = load_file(folder / WEIGHTS)
     except (OSError, ValueError) as error:
         raise ModelError(f"{folder} holds no encoder: {error}", f"it needs {DESCRIPTION} and {WEIGHTS}") from error
     if described.get("format") != FORMAT:
         raise ModelError(
             f"{folder} has format {described.get('format')!r}, this version reads {FORMAT!r}", "convert or retrain it"
         )
+    return described
+
+
+def load_encoder(cache: Path, folder: Path, device: torch.device, dtype: torch.dtype) -> PersonEncoder:
+    """A saved encoder: its trained parts from the folder, the frozen Qwen3-VL from the cache. Raises ModelError."""
+    described = _described(folder)
+    try:
+        state = load_file(folder / WEIGHTS)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{folder} holds no encoder: {error}", f"it needs {DESCRIPTION} and {WEIGHTS}") from error
     fields: dict[str, Any] = described["encoder"]
     config = EncoderConfig(**fields | {"groups": tuple((name, size) for name, size in fields["groups"])})
     encoder = PersonEncoder.new(

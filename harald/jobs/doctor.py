@@ -46,7 +46,7 @@ def _output(runtime: Runtime, config: Config) -> tuple[str, str, str]:
 
 
 def _token(runtime: Runtime, config: Config) -> tuple[str, str, str]:
-    refs = (config.models.base, config.models.encoder)
+    refs = [ref for ref in (config.models.base, config.models.encoder, config.models.trained) if ref]
     if hub.hf_token():
         return "ok", f"{HF_TOKEN_VARIABLE} is set", ""
     if all(ref.recipe for ref in refs) and not config.models.lora.source:
@@ -99,6 +99,11 @@ CHECKS = {
     "token": _token,
     "base model": lambda runtime, config: _in_cache(runtime, config.models.base),
     "encoder": lambda runtime, config: _in_cache(runtime, config.models.encoder),
+    "trained encoder": lambda runtime, config: (
+        _in_cache(runtime, config.models.trained)
+        if config.models.trained
+        else ("ok", "none is named: jobs use a run of train", "")
+    ),
     "base model's files": lambda runtime, config: model_checks.files(runtime, config.models.base),
     "encoder's files": lambda runtime, config: model_checks.files(runtime, config.models.encoder),
     "tokens": model_checks.tokens,

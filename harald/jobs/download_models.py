@@ -11,7 +11,7 @@ PATTERNS = ["*.json", "*.txt", "*.safetensors", "*.jinja", "*.model"]
 
 def run(runtime: Runtime, config: Config, run_name: str) -> dict:
     folder = runs.open_run(runtime, "download_models", run_name, config)
-    refs = [config.models.base, config.models.encoder]
+    refs = [ref for ref in (config.models.base, config.models.encoder, config.models.trained) if ref]
     lora = config.models.lora
     if lora.source and not (runtime.hf_cache / lora.source).is_file():
         refs.append(ModelRef(lora.source, lora.revision))

@@ -29,7 +29,7 @@ from harald.evaluation.result import Result
 from harald.jobs import evaluate_source
 from harald.jobs.evaluate_source import Material, Source
 from harald.jobs.injection_poc import Cost
-from harald.jobs.loading import base_model, trained_encoder
+from harald.jobs.loading import base_model, find_trained, trained_encoder
 from harald.progress import Progress
 from harald.proving_ground.measure import origin
 from harald.runtime import Runtime
@@ -45,10 +45,11 @@ def run(
     """identity_run: another run of train, whose tokens are to carry the identity alone. source: see evaluate_source.
     weights: folder with the judge of the synthetic persons; empty: the package's. into: a file that the rows join.
     """
-    encoder, name = trained_encoder(runtime.hf_cache, runs.find_run(runtime, "train", train_run))
+    encoder, name = trained_encoder(runtime.hf_cache, config, find_trained(runtime, config, train_run))
     rival, rival_name = None, ""
     if identity_run:
-        rival, rival_name = trained_encoder(runtime.hf_cache, runs.find_run(runtime, "train", identity_run))
+        other = runs.find_run(runtime, "train", identity_run)
+        rival, rival_name = trained_encoder(runtime.hf_cache, config, other)
     config = dataclasses.replace(config, injection=dataclasses.replace(config.injection, point=encoder.point))
     source = evaluate_source.named(config, source)
     facts = {"encoder": name, "identity": rival_name, "source": source}

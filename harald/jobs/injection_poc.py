@@ -24,7 +24,7 @@ from harald.generation.draw import draw
 from harald.injection.person_file import save_person
 from harald.injection.points import condition, insert, plain
 from harald.injection.prompt import ANY, parse
-from harald.jobs.loading import base_model, trained_encoder
+from harald.jobs.loading import base_model, find_trained, trained_encoder
 from harald.progress import Progress
 from harald.records import PersonTokens, State
 from harald.runtime import Runtime
@@ -89,7 +89,7 @@ class Cost:
 
 
 def run(runtime: Runtime, config: Config, run_name: str, state_id: str = "", train_run: str = "") -> dict:
-    """train_run: whose encoder is shown beside the optimised tokens, if any."""
+    """train_run: whose encoder is shown beside the optimised tokens; without it that of models.trained, if any."""
     states = states_for(runtime, config)
     state = find_state(states, state_id) if state_id else states[0]
     folder = runs.open_run(runtime, "injection_poc", run_name, config, state_id=state.state_id, train_run=train_run)
@@ -202,9 +202,9 @@ def make_arms(runtime: Runtime, base: QwenImage, state: State, config: Config, t
             tokens, curve = invert(base, seen, held_out, point, config, told)
         name = f"optimised, {point} point"
         arms.append(Arm(name, point, tokens, cost.seconds, steps, cost.gigabytes, curve[-1]["held_out"], curve))
-    if not train_run:
+    if not (train_run or config.models.trained):
         return arms
-    encoder, name = trained_encoder(runtime.hf_cache, runs.find_run(runtime, "train", train_run))
+    encoder, name = trained_encoder(runtime.hf_cache, config, find_trained(runtime, config, train_run))
     references = [
         within_pixels(load_picture(v.image), encoder.config.max_pixels) for v in seen[: config.train.max_references]
     ]

@@ -6,9 +6,10 @@ from pathlib import Path
 from harald import determinism, hub, runs
 from harald.base.qwen_image import QwenImage
 from harald.config import Config, ModelRef
-from harald.encoder.model import PersonEncoder, load_encoder
+from harald.encoder.model import PersonEncoder, load_encoder, reads
 from harald.errors import ConfigError
 from harald.injection.points import calibration
+from harald.runtime import Runtime
 from harald.settings import identity_hash
 from harald.training.checkpoint import best_good
 
@@ -50,15 +51,33 @@ def new_encoder(cache: Path, config: Config, base: QwenImage) -> PersonEncoder:
     )  # fmt: skip
 
 
-def trained_encoder(cache: Path, folder: Path) -> tuple[PersonEncoder, str]:
-    """The encoder of a training run's best checkpoint (without validation: the newest), and its name `<run>/<step>`.
+def find_trained(runtime: Runtime, config: Config, train_run: str) -> Path | ModelRef:
+    """Where the trained encoder is: a run of train, else what models.trained names, else the newest run.
 
     Raises ConfigError if there is none.
     """
-    config = runs.load_config(folder)
-    ensure(cache, config.models.encoder)
-    checkpoint = best_good(folder / "checkpoints", identity_hash(config))
-    if checkpoint is None:
-        raise ConfigError(f"the training run {folder} has no checkpoint yet", "let train reach its first checkpoint")
-    encoder = load_encoder(cache, checkpoint, determinism.device(), determinism.dtype(config.dtype))
-    return encoder, f"{folder.name}/{checkpoint.name}"
+    if config.models.trained and not train_run:
+        return config.models.trained
+    return runs.find_run(runtime, "train", train_run)
+
+
+def trained_encoder(cache: Path, config: Config, source: Path | ModelRef) -> tuple[PersonEncoder, str]:
+    """The encoder of a training run's best checkpoint (without validation: the newest) or of a repository, and its
+    name, `<run>/<step>` or `<repository>@<commit>`. source: see `find_trained`.
+
+    Raises ConfigError if a run has no checkpoint, ModelError if a repository is not in the cache.
+    """
+    if isinstance(source, ModelRef):
+        ensure(cache, source)
+        folder, dtype = hub.snapshot(cache, source), config.dtype
+        name = f"{source.repo}@{hub.revision(cache, source.repo, source.revision)[:12]}"
+    else:
+        trained = runs.load_config(source)
+        folder, dtype = best_good(source / "checkpoints", identity_hash(trained)), trained.dtype
+        if folder is None:
+            raise ConfigError(
+                f"the training run {source} has no checkpoint yet", "let train reach its first checkpoint"
+            )
+        name = f"{source.name}/{folder.name}"
+    ensure(cache, reads(folder))
+    return load_encoder(cache, folder, determinism.device(), determinism.dtype(dtype)), name

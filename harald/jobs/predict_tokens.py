@@ -10,7 +10,7 @@ from harald.data.latents import picture_hash
 from harald.encoder.predict import predict
 from harald.errors import ConfigError, DatasetError
 from harald.injection.person_file import save_person
-from harald.jobs.loading import trained_encoder
+from harald.jobs.loading import find_trained, trained_encoder
 from harald.runtime import Runtime
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp"}
@@ -32,7 +32,7 @@ def run(
         raise ConfigError(f"--references is {references}", "use 1 or more, or 0 for all")
     paths = find_images(runtime, images) if images else state_images(runtime, config, state_id)
     paths = paths[: references or None]
-    encoder, name = trained_encoder(runtime.hf_cache, runs.find_run(runtime, "train", train_run))
+    encoder, name = trained_encoder(runtime.hf_cache, config, find_trained(runtime, config, train_run))
     folder = runs.open_run(
         runtime, "predict_tokens", run_name, config, encoder=name, pictures=[picture_hash(path) for path in paths]
     )

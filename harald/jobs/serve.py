@@ -9,7 +9,7 @@ from pathlib import Path
 from harald import determinism, runs, settings
 from harald.config import Config
 from harald.errors import ConfigError
-from harald.jobs.loading import base_model, trained_encoder
+from harald.jobs.loading import base_model, find_trained, trained_encoder
 from harald.runtime import Runtime
 from harald.web.access import LOCAL_HOSTS, Gate
 from harald.web.app import web_app
@@ -67,11 +67,11 @@ def hosted(runtime: Runtime, preset: str, train_run: str) -> Gate:
 
 
 def load(runtime: Runtime, config: Config, run_name: str, train_run: str) -> tuple[Path, Studio]:
-    """The run's folder and the models. Without a training run: no encoder, and persons come from files."""
-    source = runs.find_run(runtime, "train", train_run) if train_run else None
+    """The run's folder and the models. Without a trained encoder persons come from files."""
+    source = find_trained(runtime, config, train_run) if train_run or config.models.trained else None
     folder = runs.open_run(runtime, "serve", run_name, config, train_run=train_run)
     base = base_model(runtime.hf_cache, config)
-    encoder, name = trained_encoder(runtime.hf_cache, source) if source else (None, "")
+    encoder, name = trained_encoder(runtime.hf_cache, config, source) if source else (None, "")
     return folder, Studio(config, base, encoder, name)
 
 

@@ -133,7 +133,7 @@ def write(cache: Path, ref: ModelRef) -> str:
     """
     if ref.recipe.startswith("mini_"):
         folder = SHIPPED / ref.recipe.replace("_", "-")
-        if not any((folder / index).exists() for index in ("model_index.json", "config.json")):
+        if not any((folder / index).exists() for index in ("model_index.json", "config.json", "encoder.json")):
             raise ModelError(f"this package ships no weights of {ref.repo}", "use --preset tiny, or run pretrain_mini")
         return hub.install(cache, ref.repo, folder)
     recipe: Callable[[Path, Sizes], None] = {"tiny_qwen_image": qwen_image, "tiny_qwen3_vl": qwen3_vl}[ref.recipe]

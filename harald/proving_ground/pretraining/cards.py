@@ -14,8 +14,8 @@ WHAT = {
     weights.QWEN_IMAGE: "A small Qwen-Image (`AutoencoderKLQwenImage`, `Qwen2_5_VLForConditionalGeneration`, "
     "`QwenImageTransformer2DModel`): text -> pictures of 128 x 128 pixels, photo and comic. Its vocabulary is that of "
     "the synthetic persons' prompts; it knows nothing else.",
-    weights.QWEN3_VL: "A small Qwen3-VL (`Qwen3VLForConditionalGeneration`) that answers questions about a picture of a "
-    "synthetic person.",
+    weights.QWEN3_VL: "A small Qwen3-VL (`Qwen3VLForConditionalGeneration`) that answers questions about a picture of "
+    "a synthetic person.",
     JUDGE: "A classifier of state and view of synthetic persons that knows which parts cannot be seen, and an identity "
     "embedding.",
 }
