@@ -189,10 +189,10 @@ def _merge(tree: dict[str, Any], changes: dict[str, Any], path: str) -> None:
                     f"name one of its fields: {', '.join(sorted(tree[head]))}",
                 )
             _merge(tree[head], nested, f"{where}.")
-        elif rest:
+        elif rest and tree[head] is not None:  # None: a section that is left out
             raise ConfigError(f"unknown key {path}{key!r} in --overrides", f"{where} is a value and has no fields")
         else:
-            tree[head] = value
+            tree[head] = nested
 
 
 def _dotted(location: tuple[str | int, ...]) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from harald.config import IMAGE_LOCK, PINS, PRESETS, TEST_PINS, Phase, full, mini, tiny
+from harald.config import IMAGE_LOCK, PINS, PRESETS, TEST_PINS, ModelRef, Phase, full, mini, tiny
 from harald.errors import ConfigError
 from harald.runs import find_run, load_config, open_run, safe_name
 from harald.settings import config_hash, from_json, identity_hash, resolve, to_json
@@ -270,3 +270,10 @@ def test_phases_are_checked_one_by_one():
     ):
         with pytest.raises(ConfigError, match=said):
             resolve("tiny", 0, phases(**field))
+
+
+def test_section_that_is_left_out_can_be_filled_by_its_fields():
+    config = resolve("tiny", overrides='{"models.trained.repo": "me/my-encoder"}')
+    assert config.models.trained == ModelRef("me/my-encoder")
+    with pytest.raises(ConfigError, match="models.trained"):
+        resolve("tiny", overrides='{"models.trained.revision": "main"}')
