@@ -275,5 +275,5 @@ def test_phases_are_checked_one_by_one():
 def test_section_that_is_left_out_can_be_filled_by_its_fields():
     config = resolve("tiny", overrides='{"models.trained.repo": "me/my-encoder"}')
     assert config.models.trained == ModelRef("me/my-encoder")
-    with pytest.raises(ConfigError, match="models.trained"):
+    with pytest.raises(ConfigError, match=r"models\.trained"):
         resolve("tiny", overrides='{"models.trained.revision": "main"}')
