@@ -1,12 +1,15 @@
 """Shared by all tests. Set before torch is imported: strict determinism, no network, one thread a worker."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
 
 os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
 os.environ["HF_HUB_OFFLINE"] = "1"
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell starts background jobs so, and children inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import torch
 

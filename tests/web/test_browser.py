@@ -60,7 +60,7 @@ def uploads(*contents: bytes) -> list[dict]:
 def make_person(page) -> bytes:
     """From two pictures; gives the saved file."""
     page.set_input_files("#pictures", uploads(picture(seed=1), picture(seed=2)))
-    assert page.locator("#thumbs img").count() == 2
+    page.wait_for_function("document.querySelectorAll('#thumbs img').length == 2")  # the script may come last
     assert page.locator("#read").is_disabled()
     page.check("#consent")
     page.click("#read")
