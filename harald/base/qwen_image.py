@@ -1,6 +1,7 @@
 """Qwen-Image: 20B MMDiT, Qwen2.5-VL text encoder, 3-D VAE. Everything is diffusers' own; frozen, in evaluation mode."""
 
 import contextlib
+import functools
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -36,7 +37,12 @@ class Tokenize:
     tokenizer: Qwen2Tokenizer
 
     def __call__(self, text: str) -> list[int]:
-        return self.tokenizer(text, add_special_tokens=False).input_ids
+        return list(_ids(self.tokenizer, text))
+
+
+@functools.lru_cache(maxsize=8192)  # prompts of one data set begin alike, and come back
+def _ids(tokenizer: Qwen2Tokenizer, text: str) -> tuple[int, ...]:
+    return tuple(tokenizer(text, add_special_tokens=False).input_ids)
 
 
 class QwenImage(BaseModel):

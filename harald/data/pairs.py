@@ -56,8 +56,8 @@ def draw_pair(
 ) -> Pair:
     """References and targets of one state; every target is of `domain`. drawn: another state that the targets show.
 
-    The number of references is drawn first, from 1 to max_references, so that the encoder meets them equally often. It is
-    the step's: states with as many pictures go through the encoder together.
+    The number of references is drawn first, from 1 to max_references, so that the encoder meets them equally often. It
+    is the step's: states with as many pictures go through the encoder together.
     Targets take what is left, up to targets_per_state: a state of few views gets fewer targets, never fewer than one.
     Raises DatasetError if the state has no view of the domain, or only one view.
     """
