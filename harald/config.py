@@ -400,6 +400,7 @@ def mini() -> Config:
         models=Models(
             base=ModelRef("harald/mini-qwen-image", recipe="mini_qwen_image"),
             encoder=ModelRef("harald/mini-qwen3-vl", recipe="mini_qwen3_vl"),
+            trained=ModelRef("harald/mini-encoder", recipe="mini_encoder"),
         ),
         data=Data(image_size=128, min_side=32, validation_share=0.1),
         encoder=Encoder(

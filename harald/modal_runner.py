@@ -181,6 +181,14 @@ def predict_tokens(
                train_run=train_run, state_id=state_id, images=images, references=references)  # fmt: skip
 
 
+@job(**config.SCAN_JOB)
+def export_encoder(
+    preset: Preset = "full", run_name: str = "", seed: int = 0, overrides: str = "{}", train_run: str = ""
+) -> dict:
+    """A training run's best encoder as a folder for `hf upload`: bfloat16, with a model card."""
+    return run("export_encoder", preset=preset, run_name=run_name, seed=seed, overrides=overrides, train_run=train_run)
+
+
 @job(**config.INFER_JOB)
 def generate(
     preset: Preset = "full",

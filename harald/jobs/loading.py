@@ -72,12 +72,20 @@ def trained_encoder(cache: Path, config: Config, source: Path | ModelRef) -> tup
         folder, dtype = hub.snapshot(cache, source), config.dtype
         name = f"{source.repo}@{hub.revision(cache, source.repo, source.revision)[:12]}"
     else:
-        trained = runs.load_config(source)
-        folder, dtype = best_good(source / "checkpoints", identity_hash(trained)), trained.dtype
-        if folder is None:
-            raise ConfigError(
-                f"the training run {source} has no checkpoint yet", "let train reach its first checkpoint"
-            )
+        folder, trained = find_checkpoint(source)
+        dtype = trained.dtype
         name = f"{source.name}/{folder.name}"
     ensure(cache, reads(folder))
     return load_encoder(cache, folder, determinism.device(), determinism.dtype(dtype)), name
+
+
+def find_checkpoint(source: Path) -> tuple[Path, Config]:
+    """The best checkpoint of a training run (without validation: the newest), and what it was trained with.
+
+    Raises ConfigError if there is none.
+    """
+    trained = runs.load_config(source)
+    folder = best_good(source / "checkpoints", identity_hash(trained))
+    if folder is None:
+        raise ConfigError(f"the training run {source} has no checkpoint yet", "let train reach its first checkpoint")
+    return folder, trained
