@@ -4,15 +4,16 @@ import functools
 import logging
 import math
 import os
-import pickle
 import signal
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from multiprocessing.context import BaseContext
 from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from harald.base import BaseModel
 from harald.config import Config, Train
@@ -177,30 +178,24 @@ def learning_rate(step: int, settings: Train) -> float:
 def loader(batches: Batches, start: int, settings: Train) -> DataLoader:
     """Batches start, start + 1, ... in order, whatever the number of workers."""
     return DataLoader(
-        Shared(torch.frombuffer(bytearray(pickle.dumps(batches)), dtype=torch.uint8)) if settings.workers else batches,
+        batches,
         sampler=range(start, settings.steps),
         batch_size=None,
         num_workers=settings.workers,
         prefetch_factor=2 if settings.workers else None,
-        multiprocessing_context="spawn" if settings.workers else None,
+        multiprocessing_context=_workers_context() if settings.workers else None,
         worker_init_fn=_begin_worker,
     )
 
 
-@dataclass(frozen=True)
-class Shared(Dataset):
-    """Batches as bytes, uint8 [n], which all workers read from shared memory. What is sent through a worker's pipe
-    instead makes the next one wait until it has imported everything: 13 s each.
+@functools.cache
+def _workers_context() -> BaseContext:
+    """Workers are forked from a process that has imported everything and never sees the GPU. Each of its own ("spawn")
+    would import for 13 s, and one after another: a data set's index fills the pipe to the one before.
     """
-
-    content: Tensor
-
-    def __getitem__(self, index: int) -> Batch:
-        return self.batches[index]
-
-    @functools.cached_property
-    def batches(self) -> Batches:
-        return pickle.loads(self.content.numpy().tobytes())  # noqa: S301 (what `loader` wrote)
+    context = get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return context
 
 
 def _begin_worker(_: int) -> None:

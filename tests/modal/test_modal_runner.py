@@ -20,6 +20,7 @@ WITHOUT_GPU = {
     "doctor",
     "download_models",
     "check_dataset",
+    "export_encoder",
     "runs",
     "stop",
     "prepare",
