@@ -77,6 +77,21 @@ def test_two_steps_of_training_have_the_same_bytes_twice(tmp_path: Path) -> None
 
 
 @needs_cuda
+def test_a_step_never_waits_for_the_gpu(tmp_path: Path) -> None:
+    c = config.tiny()
+    shape, mu = base().latent_shape(c.data.image_size)
+    batches = Batches(c, states_for(write_dataset(tmp_path), c), shape, mu, None, encoder().chats, base().tokenize)
+    student = copy.deepcopy(encoder())
+    optimizer, batch = make_optimizer(student, c.train), batches[0].pin_memory()
+    train_step(base(), student, optimizer, batch.to(DEVICE), c)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        train_step(base(), student, optimizer, batch.to(DEVICE), c)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@needs_cuda
 def test_recorded_step_adds_the_gradients_of_the_plain_one(tmp_path: Path) -> None:
     settings = config.tiny().pretrain
     assert settings is not None

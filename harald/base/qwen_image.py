@@ -19,6 +19,7 @@ from harald import hub
 from harald.base import BaseModel
 from harald.base.prompt_template import TEMPLATE_HEAD
 from harald.base.strength import strengthened
+from harald.base.text_mask import no_lengths
 from harald.base.vae import encode_images
 from harald.config import LoraRef, ModelRef
 from harald.errors import ModelError, PromptError
@@ -99,8 +100,9 @@ class QwenImage(BaseModel):
             raise PromptError(
                 f"the prompt has {length} tokens, the base model reads at most {MAX_STATES}", "shorten the prompt"
             )
-        mask = torch.ones(embeddings.shape[:2], dtype=torch.long, device=self.device)
-        output = self.text_model(inputs_embeds=embeddings.to(self.dtype), attention_mask=mask, use_cache=False)
+        output = self.text_model(
+            inputs_embeds=embeddings.to(self.dtype), use_cache=False
+        )  # whole, or padded on the right
         return output.last_hidden_state[:, self.head :]  # post-norm, as the pipeline's hidden_states[-1]
 
     # ------------------------------------------------------------ pictures
@@ -118,14 +120,15 @@ class QwenImage(BaseModel):
 
     def velocity(self, latents: Tensor, t: Tensor, states: Tensor, side: int, mask: Tensor | None = None) -> Tensor:
         grid = side // self.pipeline.vae_scale_factor // 2
-        return self.transformer(
-            hidden_states=latents.to(self.dtype),
-            timestep=t.to(self.device, self.dtype),
-            encoder_hidden_states=states.to(self.dtype),
-            encoder_hidden_states_mask=None if mask is None else mask.to(self.device),
-            img_shapes=[[(1, grid, grid)]] * len(latents),
-            return_dict=False,
-        )[0]
+        with no_lengths():
+            return self.transformer(
+                hidden_states=latents.to(self.dtype),
+                timestep=t.to(self.device, self.dtype),
+                encoder_hidden_states=states.to(self.dtype),
+                encoder_hidden_states_mask=None if mask is None else mask.to(self.device),
+                img_shapes=[[(1, grid, grid)]] * len(latents),
+                return_dict=False,
+            )[0]
 
     @torch.no_grad()
     def draw(

@@ -1,5 +1,6 @@
 """Qwen-Image's VAE alone: all that encoding pictures needs of the base model."""
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +31,12 @@ def encode_images(vae: Any, pixels: Tensor) -> Tensor:
 def _encode_group(vae: Any, pixels: Tensor) -> Tensor:
     empty = pixels.new_zeros(GROUP - len(pixels), *pixels.shape[1:])
     moments = vae.encode(torch.cat([pixels, empty])[:, :, None])  # the VAE is 3-D: one frame
-    latents = (moments.latent_dist.mode() - _channel(vae, "latents_mean")) / _channel(vae, "latents_std")
+    mean, std = (_channels(tuple(vae.config[name]), vae.device, vae.dtype) for name in ("latents_mean", "latents_std"))
+    latents = (moments.latent_dist.mode() - mean) / std
     b, c, _, h, w = latents.shape
     return QwenImagePipeline._pack_latents(latents[:, :, 0], b, c, h, w)[: len(pixels)]  # type: ignore[not-callable]
 
 
-def _channel(vae: Any, name: str) -> Tensor:
-    return torch.tensor(vae.config[name], device=vae.device, dtype=vae.dtype).view(1, -1, 1, 1, 1)
+@functools.lru_cache(maxsize=16)  # made once: the host waits for the device where it hands over numbers
+def _channels(values: tuple[float, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
+    return torch.tensor(values, device=device, dtype=dtype).view(1, -1, 1, 1, 1)

@@ -1,5 +1,6 @@
 """References as a chat for Qwen3-VL: every picture, an instruction, then K query slots."""
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -58,12 +59,9 @@ class ChatBuilder:
 
     def normalized(self, patches: Tensor) -> Tensor:
         """What the image processor makes of pixel values, float32, on whatever device the patches are."""
-        colours = patches.shape[-1] // 3  # values of one colour follow each other
-        mean, std = (
-            torch.tensor(values, device=patches.device).repeat_interleave(colours)
-            for values in (self.processor.image_mean, self.processor.image_std)
-        )
-        return (patches.float() * self.processor.rescale_factor - mean) / std
+        processor, colours = self.processor, patches.shape[-1] // 3
+        mean, std = _rows(tuple(processor.image_mean), tuple(processor.image_std), colours, patches.device)
+        return (patches.float() * processor.rescale_factor - mean) / std
 
     def _patches(self, pictures: Sequence[Image.Image]) -> tuple[tuple[Grid, ...], list[Tensor]]:
         for picture in pictures:
@@ -93,3 +91,9 @@ class ChatBuilder:
             grids=grids,
             patches=tuple(torch.stack(slot) for slot in zip(*samples, strict=True)),
         )
+
+
+@functools.lru_cache(maxsize=16)  # made once: the host waits for the device where it hands over numbers
+def _rows(mean: tuple[float, ...], std: tuple[float, ...], colours: int, device: torch.device) -> Tensor:
+    """[2, 3 * colours]: in a patch, the values of one colour follow each other."""
+    return torch.tensor([mean, std]).repeat_interleave(colours, dim=1).to(device)

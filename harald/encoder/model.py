@@ -1,7 +1,7 @@
 """The encoder: Qwen3-VL + LoRA + K learned queries + layer mix + connector. A Hub object of its trained parts only."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,13 @@ from harald.config import ModelRef, Point
 from harald.determinism import key
 from harald.encoder.chat import Chat, ChatBuilder, Grid
 from harald.encoder.connector import Connector, LayerMix
-from harald.encoder.pictures import expect_equal_pictures, read
+from harald.encoder.pictures import expect_equal_pictures, read, tower_inputs
 from harald.errors import ModelError
 from harald.runs import write_bytes, write_json
 
 FORMAT = "harald-encoder-1"
 WEIGHTS, DESCRIPTION = "encoder.safetensors", "encoder.json"
+KEPT = 256  # layouts of chats and sizes of pictures
 Seen = tuple[Tensor, ...]  # [b, tokens of a picture, h]: what is pooled, then the levels of DeepStack
 LANGUAGE = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 VISION = r".*visual\.(blocks|merger|deepstack_merger_list).*\.(qkv|proj|linear_fc1|linear_fc2)"
@@ -51,6 +52,7 @@ class PersonEncoder(nn.Module, ModelHubMixin):
     ):
         super().__init__()
         self.config, self.ref, self.point, self.base, self.chats = config, ref, point, base, chats
+        self._made: dict[Any, Any] = {}
         hidden, depth = vlm.config.text_config.hidden_size, vlm.config.text_config.num_hidden_layers
         self.layers = mix_layers(depth, config.mix_layers)
         vlm.requires_grad_(False)
@@ -103,8 +105,10 @@ class PersonEncoder(nn.Module, ModelHubMixin):
         """The same for what `ChatBuilder.build` made of the samples."""
         read = [self._read(chat, seen) for (_, chat), seen in zip(chats, self._see(chats), strict=True)]
         tokens = self.connector(self.mix(torch.cat(read, dim=1)))
-        order = torch.tensor([index for members, _ in chats for index in members], device=tokens.device)
-        return tokens[order.argsort()]
+        order = [index for members, _ in chats for index in members]
+        if order == sorted(order):
+            return tokens
+        return torch.stack([tokens[place] for place in sorted(range(len(order)), key=order.__getitem__)])
 
     def _see(self, chats: Sequence[tuple[list[int], Chat]]) -> list[list[Seen]]:
         """Every picture of every chat through the vision tower, all of one size at once."""
@@ -114,29 +118,46 @@ class PersonEncoder(nn.Module, ModelHubMixin):
 
     def _vision(self, grid: Grid, patches: list[Tensor]) -> Iterator[Seen]:
         """Pictures of one size, [b_i, t * h * w, c] each -> for each of them, features of the picture's tokens."""
-        (frames, h, w), visual = grid, self.vlm.visual
-        pixels = self.chats.normalized(torch.cat(patches).flatten(0, 1).to(self.device))
-        grids = torch.tensor([[frames * sum(map(len, patches)), h, w]], device=self.device)  # still pictures are frames
+        visual, rows = self.vlm.visual, [len(part) for part in patches]
+        pixels = self.chats.normalized(torch.cat([part.to(self.device) for part in patches]).flatten(0, 1))
         dtype = self.vlm.get_input_embeddings().weight.dtype
         with torch.autocast(self.device.type, dtype, enabled=visual.dtype != dtype):  # trained weights are float32
-            out = visual(pixels.to(visual.dtype), grid_thw=grids, return_dict=True)
-        rows = [len(part) for part in patches]
+            out = visual(pixels.to(visual.dtype), return_dict=True, **self._tower_inputs(grid, sum(rows)))
         levels = [out.pooler_output, *out.deepstack_features]
         yield from zip(*(level.unflatten(0, (sum(rows), -1)).split(rows) for level in levels), strict=True)
 
     def _read(self, chat: Chat, seen: list[Seen]) -> Tensor:
         """[layers, b, K, h]: states of the query slots after the chosen decoder layers (the last one is post-norm)."""
-        count, ids = len(chat), chat.ids.to(self.device)
+        ids, places = self._chat_inputs(chat)
         embeddings = self.vlm.get_input_embeddings()(ids[: -self.config.tokens])
         slots = self.queries.to(embeddings.dtype)
-        embeddings = torch.cat([embeddings, slots]).expand(count, -1, -1)
-        positions, _ = self.vlm.get_rope_index(
-            chat.ids[None], mm_token_type_ids=chat.kinds[None], image_grid_thw=torch.tensor(chat.grids)
-        )
+        embeddings = torch.cat([embeddings, slots]).expand(len(chat), -1, -1)
         levels = [torch.cat(level, dim=1) for level in zip(*seen, strict=True)]
-        places = positions.to(self.device).expand(-1, count, -1)
+        places = places.expand(-1, len(chat), -1)
         states = read(self.vlm, embeddings, chat.kinds, levels, places, output_hidden_states=True).hidden_states
         return torch.stack([states[layer][:, -self.config.tokens :] for layer in self.layers])
+
+    def _tower_inputs(self, grid: Grid, count: int) -> dict[str, Any]:
+        return self._once(("tower", grid, count), lambda: tower_inputs(self.vlm.visual, grid, count, self.device))
+
+    def _chat_inputs(self, chat: Chat) -> tuple[Tensor, Tensor]:
+        """ids [l], positions [3, 1, l] on the device: the same for every chat of one layout."""
+
+        def made() -> tuple[Tensor, Tensor]:
+            positions, _ = self.vlm.get_rope_index(
+                chat.ids[None], mm_token_type_ids=chat.kinds[None], image_grid_thw=torch.tensor(chat.grids)
+            )
+            return chat.ids.to(self.device), positions.to(self.device)
+
+        return self._once(("chat", chat.grids), made)
+
+    def _once(self, name: Hashable, made: Callable[[], Any]) -> Any:
+        """What depends on sizes alone stays on the device: handing it over makes the host wait for all work there."""
+        if (name, self.device) not in self._made:
+            if len(self._made) >= KEPT:
+                self._made.clear()
+            self._made[name, self.device] = made()
+        return self._made[name, self.device]
 
     # ------------------------------------------------------------ trained parts
     def trained_state(self) -> dict[str, Tensor]:

@@ -15,6 +15,11 @@ from transformers.models.qwen3_vl.modeling_qwen3_vl import (
     Qwen3VLVisionPatchEmbed,
     apply_rotary_pos_emb_vision,
 )
+from transformers.vision_utils import (
+    get_vision_cu_seqlens,
+    get_vision_interpolation_indices_and_weights,
+    get_vision_position_ids,
+)
 
 
 class EqualPictures(Qwen3VLVisionAttention):
@@ -61,6 +66,29 @@ def expect_equal_pictures(vlm: Any) -> None:
     vlm.visual.patch_embed.__class__ = FlatPatches
     for block in vlm.visual.blocks:
         block.attn.__class__ = EqualPictures
+
+
+def tower_inputs(visual: Any, grid: tuple[int, int, int], count: int, device: torch.device) -> dict[str, Any]:
+    """What the tower makes of the sizes alone, for `count` pictures of one grid (t, h, w): its arguments by name. Made
+    by the library's own functions, on the host: from sizes on the device it would ask the device for each of them.
+    """
+    frames, h, w = grid
+    grids = torch.tensor([[frames * count, h, w]])  # still pictures are frames
+    merge = visual.config.spatial_merge_size
+    indices, weights = get_vision_interpolation_indices_and_weights(
+        grids,
+        num_grid_per_side=visual.num_grid_per_side,
+        mode=visual.interpolation_mode,
+        align_corners=visual.interpolation_align_corners,
+        spatial_merge_size=merge,
+    )
+    made = {
+        "interp_indices": indices,
+        "interp_weights": weights,
+        "position_ids": get_vision_position_ids(grids, merge),
+        "cu_seqlens": get_vision_cu_seqlens(grids),
+    }
+    return {"grid_thw": grids} | {name: value.to(device) for name, value in made.items()}
 
 
 def read(vlm: Any, embeddings: Tensor, kinds: Tensor, seen: Sequence[Tensor], places: Tensor, **options: Any) -> Any:

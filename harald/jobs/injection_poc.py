@@ -67,6 +67,7 @@ class Arm:
     held_out: float
     curve: list[dict[str, float]]
     word: str = ""  # what stands for <person> where there are no tokens; empty: the class word
+    encoder: str = ""  # whose tokens these are, where they were predicted
 
 
 class Cost:
@@ -212,7 +213,9 @@ def make_arms(runtime: Runtime, base: QwenImage, state: State, config: Config, t
         tokens = encoder([references])[0]
     at_point = dataclasses.replace(config, injection=dataclasses.replace(config.injection, point=encoder.point))
     loss = probe_loss(base, tokens, probe, at_point)
-    arms.append(Arm(f"encoder ({name}), one pass", encoder.point, tokens, cost.seconds, 1, cost.gigabytes, loss, []))
+    arms.append(
+        Arm("encoder, one pass", encoder.point, tokens, cost.seconds, 1, cost.gigabytes, loss, [], encoder=name)
+    )
     return arms
 
 
@@ -244,7 +247,7 @@ def person(base: QwenImage, arm: Arm, state: State, config: Config) -> PersonTok
         point=arm.point,
         base=base.repo,
         references=len(state.views) - 1,
-        encoder=arm.name,
+        encoder=arm.encoder or arm.name,
         notes={"state_id": state.state_id},
     )
 

@@ -1,8 +1,9 @@
 """What one training step sees: a pure function of (config, states, step), whatever worker makes it."""
 
 import functools
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from PIL import Image
@@ -102,6 +103,29 @@ class Batch:
     references: list[tuple[list[int], Chat]]
     contrast: list[tuple[list[int], Chat]]
     targets: Targets
+
+    def pin_memory(self) -> "Batch":
+        """Where a GPU can fetch it while the host goes on. The data loader calls this in a thread of its own."""
+        return _each(self, Tensor.pin_memory)
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same on the device. Nobody waits, if it is pinned."""
+        return _each(self, lambda tensor: tensor.to(device, non_blocking=True))
+
+
+def _each(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """A part of a batch with other tensors; what the host itself reads of a chat stays."""
+    match value:
+        case Tensor():
+            return change(value)
+        case Batch() | Targets() | Layout():
+            parts = {field.name: _each(getattr(value, field.name), change) for field in fields(value)}
+            return replace(value, **parts)
+        case Chat():
+            return replace(value, patches=_each(value.patches, change))
+        case list() | tuple():
+            return type(value)(_each(part, change) for part in value)
+    return value
 
 
 @dataclass(frozen=True)

@@ -80,7 +80,9 @@ def train(
         under_way: list[tuple[Step, int]] = []  # a step is noted while the device works on the next one
         for batch in loader(batches, start, settings):
             step = batch.step + 1
-            under_way.append((train_step(base, encoder, optimizer, batch, config), len(batch.targets)))
+            under_way.append(
+                (train_step(base, encoder, optimizer, batch.to(encoder.device), config), len(batch.targets))
+            )
             stopping = session.stopping  # asked once: it may change in between
             drawing = step % settings.sample_every == 0 or step == settings.steps
             validating = validation is not None and step % settings.validate_every == 0
@@ -181,6 +183,7 @@ def loader(batches: Batches, start: int, settings: Train) -> DataLoader:
         batches,
         sampler=range(start, settings.steps),
         batch_size=None,
+        pin_memory=torch.cuda.is_available(),
         num_workers=settings.workers,
         prefetch_factor=2 if settings.workers else None,
         multiprocessing_context=_workers_context() if settings.workers else None,

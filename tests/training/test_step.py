@@ -1,7 +1,9 @@
 import dataclasses
+import traceback
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from harald import config
 from harald.config import Config
@@ -140,3 +142,43 @@ def test_steps_towards_the_teacher_lower_its_loss(batches):
     batch = dataclasses.replace(with_teacher[0], step=50)
     rows = [train_step(base(), e, optimizer, batch, with_teacher.config).row() for _ in range(6)]
     assert rows[0]["loss"] == rows[0]["teacher"] and rows[-1]["teacher"] < rows[0]["teacher"]
+
+
+class Questions(TorchDispatchMode):
+    """Operators with which the host asks the device for a number, and hands one over."""
+
+    ASKING = ("aten._local_scalar_dense", "aten.nonzero", "aten.equal", "aten.masked_select", "aten.lift_fresh")
+
+    def __init__(self):
+        super().__init__()
+        self.asked = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if str(function).startswith(self.ASKING):
+            self.asked.append((str(function), "".join(traceback.format_stack(limit=12))))
+        return function(*args, **(kwargs or {}))
+
+
+def test_a_step_asks_the_device_for_nothing(batches):
+    """On a GPU each question makes the host wait for all that it has launched. The first step may ask: it keeps what
+    depends on sizes alone.
+    """
+    e, c = encoder(), batches.config
+    batch = next(found for n in range(9) if (found := batches[n]).targets.layout.mask is not None)
+    optimizer = make_optimizer(e, c.train)
+    train_step(base(), e, optimizer, batch, c)
+    with Questions() as questions:
+        train_step(base(), e, optimizer, batch, c)
+    assert questions.asked == []
+    with Questions() as questions:
+        train_step(base(), encoder(), make_optimizer(encoder(), c.train), batch, c).row()
+    assert "aten._local_scalar_dense.default" in dict(questions.asked)
+
+
+def test_batch_goes_to_a_device_with_all_that_it_computes_with(batches):
+    moved = batches[0].to(torch.device("meta"))
+    assert {
+        t.device.type for t in (moved.targets.noise, moved.targets.layout.ids, moved.references[0][1].patches[0])
+    } == {"meta"}
+    chat = moved.references[0][1]
+    assert (chat.kinds.device.type, chat.grids) == ("cpu", batches[0].references[0][1].grids)

@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from diffusers.models.transformers import transformer_qwenimage as stock
 from torch import Tensor, nn
+
+from harald.base.text_mask import no_lengths, replaced
 
 
 def rotate(x: Tensor, freqs_cis: Tensor, use_real: bool = False) -> Tensor:
@@ -23,13 +24,6 @@ def rotate(x: Tensor, freqs_cis: Tensor, use_real: bool = False) -> Tensor:
     return torch.stack([a * cosine - b * sine, a * sine + b * cosine], -1).flatten(3).type_as(x)
 
 
-def text_length(states: Tensor, mask: Tensor) -> tuple[int, None, Tensor]:
-    """diffusers' compute_text_seq_len_from_mask without the lengths of the samples, which nothing reads: they take a
-    number from the host, which a recorded step must not do.
-    """
-    return states.shape[1], None, mask
-
-
 @contextmanager
 def recordable(transformer: Any, turn: Callable[..., Tensor] = rotate) -> Iterator[None]:
     """Inside, the transformer can be compiled and recorded: real rotary embeddings (the same numbers to float32
@@ -38,13 +32,10 @@ def recordable(transformer: Any, turn: Callable[..., Tensor] = rotate) -> Iterat
     hook = transformer.pos_embed.register_forward_hook(
         lambda module, inputs, output: tuple(torch.view_as_real(freqs).contiguous() for freqs in output)
     )
-    ours = {"apply_rotary_emb_qwen": turn, "compute_text_seq_len_from_mask": text_length}
-    before = {name: vars(stock)[name] for name in ours}
-    vars(stock).update(ours)
     try:
-        yield
+        with no_lengths(), replaced(apply_rotary_emb_qwen=turn):
+            yield
     finally:
-        vars(stock).update(before)
         hook.remove()
 
 
