@@ -86,6 +86,7 @@ def test_run_that_was_taken_over_replaces_no_weights(tmp_path: Path, monkeypatch
     assert not folder.exists()
 
 
+@pytest.mark.slow
 def test_stopped_run_that_goes_on_elsewhere_equals_an_unbroken_one(
     whole: Path, runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

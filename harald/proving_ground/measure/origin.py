@@ -13,6 +13,8 @@ from harald import determinism
 from harald.config import ROOT
 from harald.evaluation.bar import Origin
 
+CHANGES = ("status", "--porcelain", "--", ".", ":(exclude)docs/results")
+
 
 def here() -> Origin:
     """Of this process."""
@@ -25,11 +27,13 @@ def command() -> str:
 
 
 def commit(root: Path) -> str:
-    """The checkout's commit, with '+changes' where files differ from it; 'unknown' outside of a checkout."""
+    """The checkout's commit, with '+changes' where files differ from it (other than the results that a measurement
+    writes); 'unknown' outside of a checkout.
+    """
     if not (root / ".git").exists():
         return "unknown"
     try:
-        name, changes = (_git(root, *words) for words in (("rev-parse", "HEAD"), ("status", "--porcelain")))
+        name, changes = (_git(root, *words) for words in (("rev-parse", "HEAD"), CHANGES))
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return f"{name}+changes" if changes else name
