@@ -232,6 +232,7 @@ class Train(Strict):
     phases: tuple[Phase, ...] = ()
     states_per_batch: int = 8
     targets_per_state: int = 4
+    parts: int = 1  # the batch is computed in so many, one after another or on several GPUs: 1, 2, 4, 8, ...
     targets: Literal["same_state", "other_state"] = "same_state"  # other_state: of the same person; a baseline
     max_references: int = 4
     cross_domain_share: float = 0.3
@@ -386,7 +387,7 @@ def full() -> Config:
     return Config(
         preset="full",
         models=Models(base=ModelRef("Qwen/Qwen-Image"), encoder=ModelRef("Qwen/Qwen3-VL-8B-Instruct")),
-        train=Train(phases=stages(3000, 6000, 7000, 4000, last_rate=2e-5), validate_every=1000),
+        train=Train(phases=stages(3000, 6000, 7000, 4000, last_rate=2e-5), parts=4, validate_every=1000),
     )
 
 

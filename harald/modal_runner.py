@@ -159,10 +159,14 @@ def train(
     overrides: str = "{}",
     steps: int = 0,
     checkpoint_every: int = 0,
+    gpus: int = 1,
+    hosts: int = 1,
 ) -> dict:
-    """Train the encoder. Started again with the same name, it goes on from the last good checkpoint."""
+    """Train the encoder. Started again with the same name, it goes on from the last good checkpoint, also on another
+    number of GPUs. --gpus: that share every batch, on each of --hosts machines.
+    """
     return run("train", preset=preset, run_name=run_name, seed=seed, overrides=overrides,
-               steps=steps, checkpoint_every=checkpoint_every)  # fmt: skip
+               steps=steps, checkpoint_every=checkpoint_every, gpus=gpus, hosts=hosts)  # fmt: skip
 
 
 @job(**config.INFER_JOB)

@@ -48,6 +48,14 @@ class Machine:
     price: float | None = 0.0
 
 
+@dataclass(frozen=True)
+class Cluster:
+    """Machines that work on one call. host: this one's number; addresses: of all, by number."""
+
+    host: int = 0
+    addresses: tuple[str, ...] = ("localhost",)
+
+
 class Session:
     """What a job tells while it works, and what it is told. This one is silent: for work that is no run of its own."""
 
@@ -102,6 +110,7 @@ class Runtime:
     call: str = ""
     pace: Pace = Pace()
     machine: Machine = Machine()
+    cluster: Cluster = Cluster()
     session: Session = field(default_factory=Session)
 
     @classmethod

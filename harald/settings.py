@@ -122,6 +122,11 @@ def check(config: Config) -> None:
     if not config.injection.class_word.strip():
         raise ConfigError("injection.class_word is empty", "use a word such as 'person'")
     _check_evaluate(config.evaluate)
+    if train.parts not in (1 << n for n in range(16)) or train.states_per_batch % train.parts:
+        raise ConfigError(
+            f"train.parts is {train.parts} of train.states_per_batch {train.states_per_batch}",
+            "use 1, 2, 4, 8, ..., and so many that the states can be shared equally",
+        )
     _check_train(train, "train")
     start = 0
     for number, phase in enumerate(train.phases):

@@ -68,7 +68,7 @@ def test_two_steps_of_training_have_the_same_bytes_twice(tmp_path: Path) -> None
         student = copy.deepcopy(encoder())
         optimizer = make_optimizer(student, c.train)
         for step in range(2):
-            train_step(base(), student, optimizer, batches[step], c)
+            train_step(base(), student, optimizer, [batches[step]], c)
         return [p.detach() for p in student.parameters() if p.requires_grad]
 
     first, second, untrained = trained(), trained(), [p for p in encoder().parameters() if p.requires_grad]
@@ -83,10 +83,10 @@ def test_a_step_never_waits_for_the_gpu(tmp_path: Path) -> None:
     batches = Batches(c, states_for(write_dataset(tmp_path), c), shape, mu, None, encoder().chats, base().tokenize)
     student = copy.deepcopy(encoder())
     optimizer, batch = make_optimizer(student, c.train), batches[0].pin_memory()
-    train_step(base(), student, optimizer, batch.to(DEVICE), c)
+    train_step(base(), student, optimizer, [batch], c)
     torch.cuda.set_sync_debug_mode("error")
     try:
-        train_step(base(), student, optimizer, batch.to(DEVICE), c)
+        train_step(base(), student, optimizer, [batch], c)
     finally:
         torch.cuda.set_sync_debug_mode("default")
 

@@ -1,15 +1,18 @@
 """Train the encoder on a data set."""
 
 import dataclasses
+import functools
 import hashlib
 import io
 import json
 import logging
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
+import torch
 from PIL import Image
 
-from harald import reporting, runs
+from harald import determinism, reporting, runs
 from harald.base.qwen_image import QwenImage
 from harald.config import Config
 from harald.data.images import load_picture, within_pixels
@@ -24,23 +27,38 @@ from harald.jobs.encoding import open_cache
 from harald.jobs.loading import base_model, new_encoder
 from harald.jobs.validating import validation
 from harald.records import State
-from harald.runtime import Runtime
+from harald.running.bridge import Asking, answering
+from harald.runtime import Cluster, Runtime
+from harald.settings import identity_hash
 from harald.training.batch import Batches
 from harald.training.disk import persist
 from harald.training.loop import train
 from harald.training.validation import SCORE, best_step, exhausted
+from harald.world import ALONE, World, launch
 
 log = logging.getLogger(__name__)
 
 PANEL = 4  # states in the sample grid
 
 
-def run(runtime: Runtime, config: Config, run_name: str, steps: int = 0, checkpoint_every: int = 0) -> dict:
-    """steps, checkpoint_every: 0 means the preset's."""
+def run(
+    runtime: Runtime,
+    config: Config,
+    run_name: str,
+    steps: int = 0,
+    checkpoint_every: int = 0,
+    gpus: int = 1,
+    hosts: int = 1,
+) -> dict:
+    """steps, checkpoint_every: 0 means the preset's. gpus: of each of `hosts` machines; they change no byte."""
     config = with_flags(config, steps, checkpoint_every)
+    check_processes(config, runtime.cluster, gpus, hosts)
+    if runtime.cluster.host:  # the first machine holds the run and says how it goes
+        share(runtime, config, Path(), gpus)
+        return {"state": "done", "host": runtime.cluster.host}
     folder = runs.open_run(runtime, "train", run_name, config)
     runtime.commit()
-    start, end = fit(runtime, config, folder)
+    start, end = fit(runtime, config, folder) if gpus * hosts == 1 else share(runtime, config, folder, gpus)
     report = write_report(folder, config)
     lines = (folder / "metrics.jsonl").read_bytes()
     done = end >= config.train.steps or exhausted(lines, config.train.patience)
@@ -71,16 +89,64 @@ def with_flags(config: Config, steps: int, checkpoint_every: int) -> Config:
     return dataclasses.replace(config, train=train)
 
 
-def fit(runtime: Runtime, config: Config, folder: Path) -> tuple[int, int]:
-    """Everything of a run but its report; verify calls it with a scratch folder. Returns first and last step."""
+def check_processes(config: Config, cluster: Cluster, gpus: int, hosts: int) -> None:
+    """Raises TrainingError where so many cannot work, or the batch cannot be shared among them."""
+    size, parts = gpus * hosts, config.train.parts
+    if min(gpus, hosts) < 1:
+        raise TrainingError(f"--gpus is {gpus}, --hosts {hosts}", "use 1 or more")
+    if parts % size:
+        raise TrainingError(
+            f"train.parts is {parts}, which {size} processes (--gpus {gpus} x --hosts {hosts}) cannot share equally",
+            f"""use --overrides '{{"train.parts": {size}}}' if that is 2, 4, 8, ... and divides """
+            f"train.states_per_batch ({config.train.states_per_batch}); it belongs to what a run's bytes depend on",
+        )
+    if hosts != len(cluster.addresses):
+        raise TrainingError(
+            f"--hosts is {hosts}, and this call has {len(cluster.addresses)}",
+            "several hosts come from Modal: modal run -m harald.modal_runner::train --hosts N --gpus 8",
+        )
+    here = torch.cuda.device_count()
+    if gpus > 1 and torch.cuda.is_available() and gpus > here:
+        raise TrainingError(f"--gpus is {gpus}, and here are {here}", f"use at most {here}")
+
+
+def share(runtime: Runtime, config: Config, folder: Path, gpus: int) -> tuple[int, int]:
+    """`fit` in several processes of this machine, while this one answers for the run."""
+    plain = Runtime(runtime.root, runtime.datasets, runtime.output, runtime.hf_cache, machine=runtime.machine)
+    with runtime.session.finishes_step(), answering(runtime) as address:
+        work = functools.partial(launch, gpus, fit_part, address, plain, config, folder, cluster=runtime.cluster)
+        running = ThreadPoolExecutor(1).submit(work)
+        while not running.done():
+            wait([running], timeout=0.2)  # here, in the main thread, signals are heard
+        return running.result()
+
+
+def fit_part(world: World, address: str, runtime: Runtime, config: Config, folder: Path) -> tuple[int, int]:
+    """One of the processes."""
+    determinism.enable(config.seed, config.deterministic)
+    if world.rank == 0:
+        logging.getLogger("harald").setLevel(logging.INFO)
+        session = Asking(address)
+        runtime = dataclasses.replace(runtime, session=session, commit=session.commit)
+    return fit(runtime, config, folder, world)
+
+
+def fit(runtime: Runtime, config: Config, folder: Path, world: World = ALONE) -> tuple[int, int]:
+    """Everything of a run but its report; verify calls it with a scratch folder. Returns first and last step.
+
+    world: processes that share the work; only the first one uses the folder.
+    """
     states = states_for(runtime, config)
+    world.expect_same("data set", data_digest(states))
+    world.expect_same("configuration", identity_hash(config))
     share = config.data.validation_share
     training, aside = ([s for s in states if split_of(split_key(s), share) == name] for name in ("train", "validation"))
     if not training:
         raise TrainingError(f"all {len(states)} states fall into the validation split", "lower data.validation_share")
     log.info("%d states to train on, %d set aside", len(training), len(aside))
-    note_data(folder, states)
-    runs.remove_leftovers(folder / "samples")
+    if not world.rank:
+        note_data(folder, states)
+        runs.remove_leftovers(folder / "samples")
     base = base_model(runtime.hf_cache, config)
     encoder = new_encoder(runtime.hf_cache, config, base)
     if config.train.checkpoint_activations:
@@ -97,20 +163,25 @@ def fit(runtime: Runtime, config: Config, folder: Path) -> tuple[int, int]:
         picture, file = buffer.getvalue(), folder / "samples" / f"step_{step:08d}.png"
         persist(lambda: runs.write_bytes(file, picture), file.name, folder, len(picture))
 
-    scored = validation(base, encoder, aside, config, folder)
-    return train(base, encoder, batches, config, folder, runtime.commit, runtime.session, sample, scored)
+    scored = validation(base, encoder, aside, config, folder) if not world.rank else None
+    return train(base, encoder, batches, config, folder, runtime.commit, runtime.session, sample, scored, world)
 
 
 def note_data(folder: Path, states: list[State]) -> None:
     """Remember which views the run was started on; warn where they have changed since: the bytes then change too."""
-    names = [f"{state.state_id}/{view.name}" for state in states for view in state.views]
-    digest = hashlib.sha256("\n".join(sorted(names)).encode()).hexdigest()
+    digest = data_digest(states)
     file = folder / "data.json"
     if file.exists() and json.loads(file.read_text())["sha256"] != digest:
         log.warning(
             "the data set has changed since this run began: it goes on, but not to the bytes of an unbroken run"
         )
-    runs.write_json(file, {"states": len(states), "views": len(names), "sha256": digest})
+    views = sum(len(state.views) for state in states)
+    runs.write_json(file, {"states": len(states), "views": views, "sha256": digest})
+
+
+def data_digest(states: list[State]) -> str:
+    names = [f"{state.state_id}/{view.name}" for state in states for view in state.views]
+    return hashlib.sha256("\n".join(sorted(names)).encode()).hexdigest()
 
 
 def panel(base: QwenImage, encoder: PersonEncoder, states: list[State], config: Config) -> Image.Image:

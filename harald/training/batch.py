@@ -52,7 +52,8 @@ class Target:
 class Targets:
     """n pictures to draw, as few large tensors. pixels: [n, 3, h, w] or latents: [n, s, c]; t: [n]; noise: [n, s, c];
     layout: of their prompts, with rows of the batch's flattened tokens [states * K, d]; shown: [n] 1 or 0;
-    described: layout of the prompts with words instead of tokens, None where no teacher is asked.
+    described: layout of the prompts with words instead of tokens, None where no teacher is asked. of: how many targets
+    the whole step has, of which these may be a part, and how many of them are shown.
     """
 
     pixels: Tensor | None
@@ -62,13 +63,19 @@ class Targets:
     layout: Layout
     shown: Tensor
     described: Layout | None
+    of: tuple[int, int]
 
     def __len__(self) -> int:
         return len(self.t)
 
 
-def collate(tokenize: Tokenize, targets: Sequence[Target], slots: int, config: Config) -> Targets:
-    """slots: K, rows of tokens for each state. Raises PromptError for a prompt whose placeholder is glued to a word."""
+def collate(
+    tokenize: Tokenize, targets: Sequence[Target], slots: int, config: Config, of: tuple[int, int] | None = None
+) -> Targets:
+    """slots: K, rows of tokens for each state; of: see Targets, by default these targets are all.
+
+    Raises PromptError for a prompt whose placeholder is glued to a word.
+    """
     prompts = [
         (parse(target.prompt), {ANY: [target.owner * slots + slot for slot in target.slots]} if target.slots else {})
         for target in targets
@@ -83,6 +90,7 @@ def collate(tokenize: Tokenize, targets: Sequence[Target], slots: int, config: C
         layout=lay_out(tokenize, prompts, config.injection.point, config.injection.class_word),
         shown=torch.tensor([float(target.shown) for target in targets]),
         described=lay_out(tokenize, words, "output", config.injection.class_word) if any(said) else None,
+        of=of or (len(targets), sum(target.shown for target in targets)),
     )
 
 
@@ -94,11 +102,12 @@ def _stacked(tensors: list[Tensor | None]) -> Tensor | None:
 @dataclass(frozen=True)
 class Batch:
     """references, contrast: what the encoder's ChatBuilder makes of each state's pictures; contrast: disjoint
-    references of the same states, empty if contrast is off or impossible.
+    references of the same states, empty if contrast is off or impossible. parts: how many of its kind make the step.
     """
 
     step: int
     domain: str
+    parts: int
     pairs: tuple[Pair, ...]
     references: list[tuple[list[int], Chat]]
     contrast: list[tuple[list[int], Chat]]
@@ -144,18 +153,26 @@ class Batches(Dataset):
         return 2**31  # steps are drawn on demand, training decides when to stop
 
     def __getitem__(self, index: int) -> Batch:
-        step = index
+        return self.part(index, 0, 1)
+
+    def part(self, step: int, number: int, parts: int) -> Batch:
+        """One of the equal parts of a step's states: what is drawn for a state does not depend on the parts."""
         config, train = self.config, self.config.train.at(step)
         domain = draw_domain(config.seed, step, self.states)
         states = draw_states(config.seed, step, train.states_per_batch, self._candidates(domain), train.twins_together)
-        pairs = tuple(self._pair(step, slot, state, domain) for slot, state in enumerate(states))
+        whole = tuple(self._pair(step, slot, state, domain) for slot, state in enumerate(states))
+        said = [self._say(step, slot, pair.drawn, view) for slot, pair in enumerate(whole) for view in pair.targets]
+        first, size = number * len(whole) // parts, len(whole) // parts
+        pairs = whole[first : first + size]
+        of = (len(said), sum(one.shown for one in said))
         return Batch(
             step=step,
             domain=domain,
+            parts=parts,
             pairs=pairs,
             references=self.chats.build([self._pictures(pair.references) for pair in pairs]),
             contrast=self.chats.build(self._contrast(pairs) if train.contrast_weight else []),
-            targets=collate(self.tokenize, self.targets(step, pairs), config.encoder.tokens, config),
+            targets=collate(self.tokenize, self.targets(step, pairs, first), config.encoder.tokens, config, of),
         )
 
     def _candidates(self, domain: str) -> list[State]:
@@ -183,8 +200,13 @@ class Batches(Dataset):
             drawn = rng(seed, "look", step, slot).choice(self._looks(state, domain))
         return draw_pair(seed, step, slot, state, train, domain, drawn)
 
-    def targets(self, step: int, pairs: Sequence[Pair]) -> list[Target]:
-        return [self._target(step, slot, pair.drawn, view) for slot, pair in enumerate(pairs) for view in pair.targets]
+    def targets(self, step: int, pairs: Sequence[Pair], first: int = 0) -> list[Target]:
+        """first: number of the first pair within the step."""
+        return [
+            self._target(step, first + place, place, pair.drawn, view)
+            for place, pair in enumerate(pairs)
+            for view in pair.targets
+        ]
 
     def _pictures(self, views: tuple[View, ...]) -> list[Image.Image]:
         return [within_pixels(load_picture(view.image), self.config.encoder.max_pixels) for view in views]
@@ -196,13 +218,11 @@ class Batches(Dataset):
             return []
         return [self._pictures(tuple(views[: len(pair.references)])) for views, pair in zip(unseen, pairs, strict=True)]
 
-    def _target(self, step: int, slot: int, state: State, view: View) -> Target:
-        train, name = self.config.train.at(step), f"{slot}/{view.name}"
-        draws = generator(self.config.seed, "flow", step, name)
-        wish = self._wish(step, name, state)
-        said = _granted(state, view, wish, self.config) if wish else self._said(step, name, state, view)
+    def _target(self, step: int, slot: int, owner: int, state: State, view: View) -> Target:
+        train, said = self.config.train.at(step), self._say(step, slot, state, view)
+        draws = generator(self.config.seed, "flow", step, f"{slot}/{view.name}")
         return Target(
-            owner=slot,
+            owner=owner,
             prompt=said.prompt,
             pixels=None if self.cache else target_tensor(load_picture(view.image), self.config.data.image_size),
             latents=self.cache.get(view.image) if self.cache else None,
@@ -212,6 +232,11 @@ class Batches(Dataset):
             described=said.described,
             shown=said.shown,
         )
+
+    def _say(self, step: int, slot: int, state: State, view: View) -> "Said":
+        name = f"{slot}/{view.name}"
+        wish = self._wish(step, name, state)
+        return _granted(state, view, wish, self.config) if wish else self._said(step, name, state, view)
 
     def _said(self, step: int, name: str, state: State, view: View) -> "Said":
         train, choices = self.config.train.at(step), rng(self.config.seed, "prompt", step, name)
@@ -243,6 +268,21 @@ class Batches(Dataset):
         dropped = {name for name, _ in self.config.encoder.groups} - set(kept)
         word = self.config.injection.class_word
         return parse(prompt).with_word(without(state.person, dropped, word) if state.person else word)
+
+
+@dataclass(frozen=True)
+class Parts(Dataset):
+    """Step -> those parts of its batch that one process computes."""
+
+    batches: Batches
+    numbers: range
+    parts: int
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, index: int) -> list[Batch]:
+        return [self.batches.part(index, number, self.parts) for number in self.numbers]
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ import logging
 import math
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from multiprocessing.context import BaseContext
@@ -13,7 +13,8 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.optim import AdamW
+from torch.utils.data import DataLoader, Dataset
 
 from harald.base import BaseModel
 from harald.config import Config, Train
@@ -22,13 +23,16 @@ from harald.errors import TrainingError
 from harald.progress import Progress
 from harald.runtime import Session
 from harald.settings import identity_hash
-from harald.training.batch import Batch, Batches
+from harald.training.batch import Batch, Batches, Parts
 from harald.training.checkpoint import last_good, load_checkpoint, save_checkpoint, tidy
 from harald.training.step import training_loss
 from harald.training.tracking import Metrics, Tracker
 from harald.training.validation import SCORE, Validation, best_step, exhausted
+from harald.world import ALONE, Total, World
 
 log = logging.getLogger(__name__)
+
+NAMES = ("loss", "flow", "teacher", "contrast")  # what a step measures, beside its gradient
 
 
 def train(
@@ -41,15 +45,19 @@ def train(
     session: Session,
     sample: Callable[[int], None],
     validation: Validation | None = None,
+    world: World = ALONE,
 ) -> tuple[int, int]:
     """Train up to config.train.steps, from the last good checkpoint under `folder`. Returns first and last step.
 
     commit: makes a finished checkpoint durable; session: is told of every step, and may ask to stop behind it;
     sample: draws the fixed grid for a step; validation: scores every train.validate_every steps. The checkpoint of the
-    best score stays, and train.patience scores without a better one end the training.
+    best score stays, and train.patience scores without a better one end the training. world: processes that share the
+    parts of every batch; the first one does all that is not a step.
     """
     settings, identity = config.train, identity_hash(config)
     optimizer = make_optimizer(encoder, settings)
+    if world.rank:
+        return _follow(base, encoder, optimizer, batches, config, world)
     checkpoints = folder / "checkpoints"
     found = last_good(checkpoints, identity)
     start = step = load_checkpoint(found, encoder, optimizer) if found else 0
@@ -58,9 +66,11 @@ def train(
     metrics = Metrics(folder / "metrics.jsonl", found, start)
     if found:
         tidy(found, settings.keep_checkpoints, best_step(metrics.content))
-    if start >= settings.steps or exhausted(metrics.content, settings.patience):
+    over = start >= settings.steps or exhausted(metrics.content, settings.patience)
+    if world.say(over):
         session.progress(start, start, "step")
         return start, start
+    _share_state(encoder, optimizer, start, world)
     if start == 0:
         sample(0)
     progress = Progress(session, settings.steps, "step", start)
@@ -78,11 +88,9 @@ def train(
             progress.update(taken.number, f"loss {row['loss']:.4f}", samples)
 
         under_way: list[tuple[Step, int]] = []  # a step is noted while the device works on the next one
-        for batch in loader(batches, start, settings):
-            step = batch.step + 1
-            under_way.append(
-                (train_step(base, encoder, optimizer, batch.to(encoder.device), config), len(batch.targets))
-            )
+        for parts in loader(own_parts(batches, settings, world), start, settings):
+            step = parts[0].step + 1
+            under_way.append((train_step(base, encoder, optimizer, parts, config, world), parts[0].targets.of[0]))
             stopping = session.stopping  # asked once: it may change in between
             drawing = step % settings.sample_every == 0 or step == settings.steps
             validating = validation is not None and step % settings.validate_every == 0
@@ -103,58 +111,107 @@ def train(
                 )  # fmt: skip
                 commit()
                 log.info("checkpoint at step %d", step)
-            if validating and exhausted(metrics.content, settings.patience):
+            enough = validating and exhausted(metrics.content, settings.patience)
+            if enough:
                 log.info("no better score since step %d: the training ends", best_step(metrics.content))
-                break
-            if stopping:
+            if world.say(stopping or enough):
                 break
     return start, step
 
 
+def _follow(
+    base: BaseModel, encoder: PersonEncoder, optimizer: AdamW, batches: Batches, config: Config, world: World
+) -> tuple[int, int]:
+    """The part of a process that is not the first one: steps, from where and as long as that one says."""
+    settings = config.train
+    if world.say(0):
+        return 0, 0
+    start = step = _share_state(encoder, optimizer, 0, world)
+    for parts in loader(own_parts(batches, settings, world), start, settings):
+        train_step(base, encoder, optimizer, parts, config, world)
+        step = parts[0].step + 1
+        if world.say(0):
+            break
+    return start, step
+
+
+def _share_state(encoder: PersonEncoder, optimizer: AdamW, start: int, world: World) -> int:
+    """All processes begin with what the first one has. Returns its step."""
+    start, parameters = world.say(start), trained_parameters(encoder)
+    world.hand_out([p.detach() for p in parameters])
+    if start and world.size > 1:
+        if world.rank:
+            for p in parameters:
+                zero = torch.zeros((), device=p.device)
+                optimizer.state[p] = {"step": zero, "exp_avg": torch.zeros_like(p), "exp_avg_sq": torch.zeros_like(p)}
+        world.hand_out([optimizer.state[p][name] for p in parameters for name in sorted(optimizer.state[p])])
+    return start
+
+
+def own_parts(batches: Batches, settings: Train, world: World) -> Parts:
+    return Parts(batches, world.share(settings.parts), settings.parts)
+
+
 @dataclass(frozen=True)
 class Step:
-    """An update whose numbers may still be on their way from the device. values: [len(names)]."""
+    """An update whose numbers may still be on their way from the device. values: of each of NAMES, and whether it was
+    measured (0 or 1); norm: of the gradient.
+    """
 
     number: int
     states: str
     learning_rate: float
-    names: tuple[str, ...]
     values: Tensor
+    norm: Tensor
 
     def row(self) -> dict[str, float]:
         """Waits for the step. Raises TrainingError on a loss or gradient that is not finite: it changed nothing."""
-        values = dict(zip(self.names, self.values.tolist(), strict=True))
-        if not math.isfinite(values["loss"] + values["grad_norm"]):
+        *flat, norm = torch.cat([self.values.flatten(), self.norm[None]]).tolist()
+        measured = zip(NAMES, flat[: len(NAMES)], flat[len(NAMES) :], strict=True)
+        values = {name: value for name, value, there in measured if there} | {"grad_norm": norm}
+        if not math.isfinite(values["loss"] + norm):
             raise TrainingError(
-                f"step {self.number}: loss {values['loss']}, gradient norm {values['grad_norm']} "
-                f"(states {self.states})",
+                f"step {self.number}: loss {values['loss']}, gradient norm {norm} (states {self.states})",
                 "the step was not taken; look at these states, or lower train.learning_rate, and start the job again",
             )
         return {"step": self.number, **values, "learning_rate": self.learning_rate}
 
 
 def train_step(
-    base: BaseModel, encoder: PersonEncoder, optimizer: torch.optim.Optimizer, batch: Batch, config: Config
+    base: BaseModel,
+    encoder: PersonEncoder,
+    optimizer: AdamW,
+    parts: Sequence[Batch],
+    config: Config,
+    world: World = ALONE,
 ) -> Step:
     """One update, without waiting for the device. From a loss or gradient that is not finite on, the optimizer changes
-    nothing any more.
+    nothing any more. parts: those of this process; their order of addition is the same for every number of processes.
     """
-    settings, rate = config.train, learning_rate(batch.step, config.train)
+    settings, rate, parameters = config.train, learning_rate(parts[0].step, config.train), trained_parameters(encoder)
     for group in optimizer.param_groups:
         group["lr"] = rate
-    loss, parts = training_loss(base, encoder, batch, config)
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    norm = torch.nn.utils.clip_grad_norm_(trained_parameters(encoder), settings.clip_norm)
-    vars(optimizer)["found_inf"].logical_or_(~torch.isfinite(loss.detach() + norm))
+    total = Total()
+    for part in parts:
+        loss, measured = training_loss(base, encoder, part.to(encoder.device), config)
+        gradients = torch.autograd.grad(loss, parameters, materialize_grads=True)
+        measured, nothing = {"loss": loss.detach(), **measured}, torch.zeros_like(loss)
+        values = [measured.get(name, nothing).float() for name in NAMES]
+        there = [nothing + (name in measured) for name in NAMES]
+        total.add([*gradients, torch.stack(values + there).detach()])
+    *gradients, values = total.tensors()
+    world.add([*gradients, values])
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.grad = gradient
+    norm = torch.nn.utils.clip_grad_norm_(parameters, settings.clip_norm)
+    vars(optimizer)["found_inf"].logical_or_(~torch.isfinite(values[0] + norm))
     optimizer.step()
-    numbers = {"loss": loss.detach(), "grad_norm": norm, **parts}
     return Step(
-        number=batch.step + 1,
-        states=", ".join(pair.state.state_id for pair in batch.pairs),
+        number=parts[0].step + 1,
+        states=", ".join(pair.state.state_id for part in parts for pair in part.pairs),
         learning_rate=rate,
-        names=tuple(numbers),
-        values=torch.stack([value.float() for value in numbers.values()]),
+        values=values,
+        norm=norm,
     )
 
 
@@ -162,10 +219,10 @@ def trained_parameters(encoder: PersonEncoder) -> list[torch.nn.Parameter]:
     return [p for p in encoder.parameters() if p.requires_grad]
 
 
-def make_optimizer(encoder: PersonEncoder, settings: Train) -> torch.optim.Optimizer:
+def make_optimizer(encoder: PersonEncoder, settings: Train) -> AdamW:
     """AdamW in one kernel, which takes no step where its `found_inf` is not 0 (the hook of GradScaler)."""
     parameters = trained_parameters(encoder)
-    optimizer = torch.optim.AdamW(
+    optimizer = AdamW(
         parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay, betas=(0.9, 0.99), fused=True
     )
     vars(optimizer)["found_inf"] = torch.zeros((), device=parameters[0].device)
@@ -177,8 +234,8 @@ def learning_rate(step: int, settings: Train) -> float:
     return settings.at(step).learning_rate * min(1.0, (step + 1) / max(1, settings.warmup_steps))
 
 
-def loader(batches: Batches, start: int, settings: Train) -> DataLoader:
-    """Batches start, start + 1, ... in order, whatever the number of workers."""
+def loader(batches: Dataset, start: int, settings: Train) -> DataLoader:
+    """Those of steps start, start + 1, ... in order, whatever the number of workers."""
     return DataLoader(
         batches,
         sampler=range(start, settings.steps),

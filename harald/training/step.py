@@ -15,18 +15,23 @@ from harald.training.flow import interpolate, velocity_loss, velocity_target
 def training_loss(
     base: BaseModel, encoder: PersonEncoder, batch: Batch, config: Config
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Scalar loss with a graph to the encoder, and its detached parts. One encoder pass serves a state's targets."""
+    """Scalar loss with a graph to the encoder, and its detached parts. One encoder pass serves a state's targets.
+
+    The losses of a step's parts add up to that of the whole batch (contrast sees a part's states alone: their mean).
+    """
     train, tokens = config.train.at(batch.step), encoder.tokens(batch.references)
     base.use_domain(batch.domain)
     shown = batch.targets.shown.to(tokens.device)
     losses, taught = target_losses(base, tokens, batch.targets, config)
-    flow, teacher = (losses * shown).sum() / shown.sum().clamp(min=1), taught.mean()
+    targets, to_draw = batch.targets.of
+    flow, teacher = (losses * shown).sum() / max(1, to_draw), taught.sum() / targets
     loss, parts = train.flow_weight * flow, {"flow": flow.detach()}
     if batch.targets.described is not None:
         loss = loss + train.teacher_weight * teacher
         parts["teacher"] = teacher.detach()
     if batch.contrast and len(batch.pairs) > 1:
-        contrast = contrastive_loss(tokens, encoder.tokens(batch.contrast), config.train.contrast_temperature)
+        other = encoder.tokens(batch.contrast)
+        contrast = contrastive_loss(tokens, other, config.train.contrast_temperature) / batch.parts
         loss = loss + train.contrast_weight * contrast
         parts["contrast"] = contrast.detach()
     return loss, parts

@@ -61,7 +61,7 @@ def test_a_few_steps_on_one_batch_lower_its_loss(batches, point):
     e = encoder(point=point)
     optimizer = make_optimizer(e, c.train)
     batch = dataclasses.replace(dataclasses.replace(batches, config=c)[0], step=50)  # after the warm-up
-    rows = [train_step(base(), e, optimizer, batch, c).row() for _ in range(6)]
+    rows = [train_step(base(), e, optimizer, [batch], c).row() for _ in range(6)]
     assert rows[-1]["loss"] < rows[0]["loss"] - 1e-3
     assert rows[0]["grad_norm"] > 0
 
@@ -85,8 +85,10 @@ def test_loss_that_is_not_finite_stops_before_anything_changes(batches):
     before = {name: tensor.clone() for name, tensor in e.trained_state().items()}
     targets = batches[0].targets
     poisoned = dataclasses.replace(batches[0], targets=dataclasses.replace(targets, noise=targets.noise * float("nan")))
-    first = train_step(base(), e, optimizer, poisoned, c)
-    train_step(base(), e, optimizer, dataclasses.replace(batches[1], step=50), c)  # begun before the first is looked at
+    first = train_step(base(), e, optimizer, [poisoned], c)
+    train_step(
+        base(), e, optimizer, [dataclasses.replace(batches[1], step=50)], c
+    )  # begun before the first is looked at
     assert all(torch.equal(before[name], tensor) for name, tensor in e.trained_state().items())
     assert {moment.abs().max().item() for moment in moments(optimizer)} == {0.0}
     with pytest.raises(TrainingError, match=r"step 1: loss nan.*states seed_"):
@@ -140,7 +142,7 @@ def test_steps_towards_the_teacher_lower_its_loss(batches):
     with_teacher, e = taught(batches), encoder()
     optimizer = make_optimizer(e, with_teacher.config.train)
     batch = dataclasses.replace(with_teacher[0], step=50)
-    rows = [train_step(base(), e, optimizer, batch, with_teacher.config).row() for _ in range(6)]
+    rows = [train_step(base(), e, optimizer, [batch], with_teacher.config).row() for _ in range(6)]
     assert rows[0]["loss"] == rows[0]["teacher"] and rows[-1]["teacher"] < rows[0]["teacher"]
 
 
@@ -166,12 +168,12 @@ def test_a_step_asks_the_device_for_nothing(batches):
     e, c = encoder(), batches.config
     batch = next(found for n in range(9) if (found := batches[n]).targets.layout.mask is not None)
     optimizer = make_optimizer(e, c.train)
-    train_step(base(), e, optimizer, batch, c)
+    train_step(base(), e, optimizer, [batch], c)
     with Questions() as questions:
-        train_step(base(), e, optimizer, batch, c)
+        train_step(base(), e, optimizer, [batch], c)
     assert questions.asked == []
     with Questions() as questions:
-        train_step(base(), encoder(), make_optimizer(encoder(), c.train), batch, c).row()
+        train_step(base(), encoder(), make_optimizer(encoder(), c.train), [batch], c).row()
     assert "aten._local_scalar_dense.default" in dict(questions.asked)
 
 

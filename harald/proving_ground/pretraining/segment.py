@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from harald.config import Config, Pretrain, Stage
 from harald.determinism import key
 from harald.errors import TrainingError
-from harald.proving_ground.pretraining.world import ALONE, World
+from harald.world import ALONE, World
 
 log = logging.getLogger(__name__)
 

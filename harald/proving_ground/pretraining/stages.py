@@ -24,9 +24,9 @@ from harald.proving_ground.measure.origin import device
 from harald.proving_ground.pretraining import base, weights
 from harald.proving_ground.pretraining.cards import write_cards
 from harald.proving_ground.pretraining.segment import Segment
-from harald.proving_ground.pretraining.world import ALONE, World, launch
 from harald.runs import write_json
 from harald.settings import config_hash
+from harald.world import ALONE, World, launch
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from torch import nn
 
 from harald.errors import TrainingError
 from harald.proving_ground.pretraining.segment import Plan, train
-from harald.proving_ground.pretraining.world import ALONE, World, launch
+from harald.world import ALONE, World, launch
 
 
 def trained(world: World) -> list[float]:
