@@ -101,6 +101,15 @@ TRAIN_JOB: dict[str, Any] = {
     "retries": modal.Retries(max_retries=4, initial_delay=10.0),
     "single_use_containers": True,
 }
+
+
+def on_gpus(options: dict[str, Any], gpus: int) -> dict[str, Any]:
+    """The same job on several GPUs of one machine: each process loads its own models."""
+    if gpus <= 1:
+        return options
+    return {**options, "gpu": f"{options['gpu']}:{gpus}", "memory": max(options["memory"], 65536 * gpus)}
+
+
 # One container: visitors stand in one line, and the line is in its memory.
 PAGE_JOB: dict[str, Any] = {**INFER_JOB, "timeout": HOUR, "max_containers": 1, "scaledown_window": 300}
 PAGE_REQUESTS = 200  # at the same time; most are the parts of the page itself, `serve.places` bounds the others

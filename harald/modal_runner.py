@@ -6,9 +6,11 @@ Flags come from the annotations (str, int, float, bool, Literal); lists and dict
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import errno
 import functools
+import inspect
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +19,7 @@ import modal
 
 from harald import config
 from harald.config import Preset, app, page_app
-from harald.runtime import Machine, Pace, Runtime
+from harald.runtime import Cluster, Machine, Pace, Runtime
 
 JOBS: dict[str, Callable[..., Any]] = {}  # the plain functions, for cli.py; a modal.Function cannot be called
 OPTIONS: dict[str, dict[str, Any]] = {}  # what each of them asks of Modal
@@ -34,8 +36,24 @@ def as_disk_errors() -> Iterator[None]:
         raise OSError(errno.EIO, f"volume: {error}") from error
 
 
-def remote_runtime(options: dict[str, Any]) -> Runtime:
-    """The mounted volumes; commit makes written files visible to other containers. options: asked of Modal."""
+def asked(name: str) -> int:
+    """A flag of this command line: Modal fixes a function's machines before it reads the flags."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument(f"--{name}", type=int, default=1)
+    return max(1, vars(parser.parse_known_args()[0])[name])
+
+
+def this_cluster() -> Cluster:
+    """The machines of this call, from inside one of them."""
+    cluster = modal.Cluster.from_context()
+    return Cluster(cluster.container_rank(), tuple(cluster.container_ips(family="ipv4")))
+
+
+def remote_runtime(options: dict[str, Any], hosts: int = 1) -> Runtime:
+    """The mounted volumes; commit makes written files visible to other containers. options: asked of Modal, for each
+    of the hosts.
+    """
+    price = config.price(options)
 
     def commit() -> None:
         with as_disk_errors():
@@ -65,15 +83,20 @@ def remote_runtime(options: dict[str, Any]) -> Runtime:
         remote_map=lambda name, items: part.starmap((name, *item) for item in items),
         call=modal.current_function_call_id() or "",
         pace=PACE,
-        machine=Machine(options.get("gpu", ""), options["timeout"], config.price(options)),
+        machine=Machine(options.get("gpu", ""), options["timeout"], None if price is None else price * hosts),
+        cluster=this_cluster() if hosts > 1 else Cluster(),
     )
 
 
 def job(**options: Any) -> Callable[[Callable[..., Any]], Any]:
-    """`app.function`, with the plain function kept for the local command line."""
+    """`app.function`, with the plain function kept for the local command line. A job that takes `gpus` or `hosts` asks
+    for as many as the command line says.
+    """
 
     def register(function: Callable[..., Any]) -> Any:
         JOBS[function.__name__], OPTIONS[function.__name__] = function, options
+        taken = inspect.signature(function).parameters
+        gpus, hosts = (asked(name) if name in taken else 1 for name in ("gpus", "hosts"))
 
         @functools.wraps(function)
         def remote(*args: Any, **flags: Any) -> Any:
@@ -82,7 +105,8 @@ def job(**options: Any) -> Callable[[Callable[..., Any]], Any]:
             with concise_errors():
                 return function(*args, **flags)
 
-        return app.function(**options)(remote)
+        body = modal.clustered(size=hosts, rdma=True)(remote) if hosts > 1 else remote
+        return app.function(**config.on_gpus(options, gpus))(body)
 
     return register
 
@@ -91,7 +115,10 @@ def run(name: str, **flags: Any) -> dict:
     """Hand the flags to the job's code, here or in the container."""
     from harald.jobs import run_job
 
-    return run_job(name, Runtime.local() if modal.is_local() else remote_runtime(OPTIONS[name]), **flags)
+    if modal.is_local():
+        return run_job(name, Runtime.local(), **flags)
+    options = config.on_gpus(OPTIONS[name], flags.get("gpus", 1))
+    return run_job(name, remote_runtime(options, flags.get("hosts", 1)), **flags)
 
 
 @job(**config.SCAN_JOB)

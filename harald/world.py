@@ -128,6 +128,8 @@ def launch(gpus: int, function: Callable[..., Any], *arguments: Any, cluster: Cl
         max_restarts=0,
         start_method="forkserver",
     )
+    if threading.current_thread() is not threading.main_thread():  # then signals are the caller's, as it should know
+        logging.getLogger("torch.distributed.elastic.multiprocessing.api").setLevel(logging.ERROR)
     multiprocessing.set_forkserver_preload([function.__module__])  # what all of them import is imported once
     try:
         return elastic_launch(config, _enter)(torch.get_num_threads(), function, *arguments)[gpus * cluster.host]

@@ -24,7 +24,7 @@ from harald.errors import TrainingError
 from harald.generation.draw import draw, grid
 from harald.injection.prompt import ANY, parse
 from harald.jobs.encoding import open_cache
-from harald.jobs.loading import base_model, new_encoder
+from harald.jobs.loading import base_model, ensure, new_encoder
 from harald.jobs.validating import validation
 from harald.records import State
 from harald.running.bridge import Asking, answering
@@ -112,6 +112,8 @@ def check_processes(config: Config, cluster: Cluster, gpus: int, hosts: int) -> 
 
 def share(runtime: Runtime, config: Config, folder: Path, gpus: int) -> tuple[int, int]:
     """`fit` in several processes of this machine, while this one answers for the run."""
+    for ref in (config.models.base, config.models.encoder):
+        ensure(runtime.hf_cache, ref)  # here: the libraries save a model in the first of several processes only
     plain = Runtime(runtime.root, runtime.datasets, runtime.output, runtime.hf_cache, machine=runtime.machine)
     with runtime.session.finishes_step(), answering(runtime) as address:
         work = functools.partial(launch, gpus, fit_part, address, plain, config, folder, cluster=runtime.cluster)

@@ -85,6 +85,17 @@ class Calls(Service):
     async def ContainerHeartbeat(self, request):
         return api_pb2.ContainerHeartbeatResponse()
 
+    async def TaskClusterHello(self, request):
+        """All containers of a cluster are on this machine."""
+        container = self.containers[request.task_id]
+        size = self.functions[container.function_id]._experimental_group_size
+        return api_pb2.TaskClusterHelloResponse(
+            cluster_id=f"cu-{container.function_id}",
+            cluster_rank=container.rank,
+            container_ips=["::1"] * size,
+            container_ipv4_ips=["127.0.0.1"] * size,
+        )
+
     async def TaskResult(self, request):
         """The container could not start the function, or could not end well."""
         self.containers[CALLING_TASK.get()].startup_failure = request.result
@@ -97,8 +108,11 @@ class Calls(Service):
             if idle or container.stopping or container.preempted:
                 container.stopping = container.stopping or bool(idle)
                 return api_pb2.FunctionGetInputsResponse(inputs=[api_pb2.FunctionGetInputsItem(kill_switch=True)])
-            if queue:
-                item = container.busy = queue.popleft()
+            cluster = self.functions[container.function_id]._experimental_group_size
+            if container.served and cluster:
+                container.stopping = True
+            elif container.busy is not None or (queue and not cluster):
+                item = container.busy = container.busy or queue.popleft()
                 container.served += 1
                 entry = api_pb2.FunctionGetInputsItem(
                     input_id=item.id,
@@ -118,4 +132,6 @@ class Calls(Service):
             if container.preempted and output.result.status != SUCCESS:
                 continue  # it was interrupted: `watch` puts the input back into the queue
             container.busy = None
+            if container.rank:
+                continue  # only the first one's output counts
             await self.finish(self.inputs[output.input_id], output.result, output.data_format, output.input_started_at)

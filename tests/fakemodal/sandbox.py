@@ -35,9 +35,17 @@ def only_uploaded_files(root: Path, package: str) -> str:
     return HOOK.format(root=str(root), package=package)
 
 
-def command(mounts: list[tuple[Path, str, bool]], folder: Path, program: list[str]) -> list[str]:
-    """The program in a mount namespace of its own. mounts: (folder of the volume, mount path, read only)."""
+def command(
+    mounts: list[tuple[Path, str, bool]], folder: Path, program: list[str], clustered: bool = False
+) -> list[str]:
+    """The program in a mount namespace of its own. mounts: (folder of the volume, mount path, read only). clustered: it
+    can look up its address in the cluster's network.
+    """
     lines = ["set -e"]
+    if clustered:
+        hosts = folder.parent / "hosts"
+        hosts.write_text("127.0.0.1 localhost\n::1 i6pn.modal.local\n")
+        lines.append(f"mount --bind {shlex.quote(str(hosts))} /etc/hosts")
     if mounts:
         lines.append(f"mount -t tmpfs tmpfs {MNT}")  # so that mount points can be made there, and vanish
     for source, path, read_only in sorted(mounts, key=lambda mount: mount[1]):

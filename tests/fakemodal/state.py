@@ -61,6 +61,7 @@ class Container:
     served: int = 0
     stopping: bool = False
     preempted: bool = False
+    rank: int = 0  # in its cluster
     startup_failure: api_pb2.GenericResult | None = None
 
 
@@ -158,6 +159,7 @@ class State:
             "timeout": function.timeout_secs,
             "startup_timeout": function.startup_timeout_secs,
             "retries": function.retry_policy.retries,
+            "cluster": function._experimental_group_size,
             "single_use_containers": function.single_use_containers,
             "secrets": [self.secrets[id][0] for id in function.secret_ids],
             "volumes": {

@@ -32,27 +32,35 @@ class Workers(State):
         limit = self.functions[function_id].autoscaler_settings.max_containers or MAX_CONTAINERS
         live = [c for c in self.running() if c.function_id == function_id and not c.stopping]
         wanted = min(limit, len(self.queues[function_id]) + sum(c.busy is not None for c in live))
+        wanted = 0 if self.functions[function_id]._experimental_group_size else wanted
         for _ in range(wanted - len(live)):
             await self.start_container(function_id)
+        if self.queues[function_id] and self.functions[function_id]._experimental_group_size:
+            item = self.queues[function_id].popleft()
+            for rank in range(self.functions[function_id]._experimental_group_size):
+                await self.start_container(function_id, rank, item)
         async with self.queued:
             self.queued.notify_all()
 
     def running(self) -> list[Container]:
         return [c for c in self.containers.values() if c.process.returncode is None]
 
-    async def start_container(self, function_id: str) -> None:
+    async def start_container(self, function_id: str, rank: int = 0, item: Input | None = None) -> None:
+        """item: what this container and the others of its cluster all get."""
         function, task_id = self.functions[function_id], self.new_id("ta")
         folder = self.folder / "containers" / task_id
         self.lay_out(folder, task_id, function_id)
         mounts = [(self.volumes[m.volume_id].folder, m.mount_path, m.read_only) for m in function.volume_mounts]
         process = await asyncio.create_subprocess_exec(
-            *sandbox.command(mounts, folder / "root", [sys.executable, "-m", "modal._container_entrypoint"]),
+            *sandbox.command(
+                mounts, folder / "root", [sys.executable, "-m", "modal._container_entrypoint"], item is not None
+            ),
             env=self.environment(folder, task_id, function),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             start_new_session=True,
         )
-        container = Container(task_id, function_id, self.app_of[function_id], process)
+        container = Container(task_id, function_id, self.app_of[function_id], process, busy=item, rank=rank)
         self.containers[task_id] = container
         self.container_log.append({"task": task_id, "function": function.function_name})
         self.start(self.watch(container))
@@ -96,6 +104,7 @@ class Workers(State):
             "MODAL_TASK_ID": task_id,
             "MODAL_IMAGE_ID": function.image_id,
             "MODAL_ENVIRONMENT": "main",
+            "MODAL_CLOUD_PROVIDER": "CLOUD_PROVIDER_AUTO",
             "MODAL_CONTAINER_ARGUMENTS_PATH": str(folder / "arguments.pb"),
             "MODAL_OVERRIDE_HEADERS": f"{TASK_HEADER}:{task_id}",
             "MODAL_CONFIG_PATH": str(folder / "none.toml"),
