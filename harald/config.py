@@ -260,6 +260,9 @@ class Train(Strict):
     weight_decay: float = 0.01
     warmup_steps: int = 500
     clip_norm: float = 1.0
+    recorded: bool = (
+        False  # steps as CUDA graphs, prompts in few lengths: for models so small that launching takes longest
+    )
     checkpoint_activations: bool = True  # recompute activations in the backward pass: slower, far less memory
     checkpoint_every: int = 500
     keep_checkpoints: int = 3
@@ -430,6 +433,7 @@ def mini() -> Config:
             max_references=4,
             learning_rate=1e-3,
             warmup_steps=100,
+            recorded=True,
             checkpoint_activations=False,
             checkpoint_every=500,
             sample_every=1000,

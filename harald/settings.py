@@ -127,6 +127,8 @@ def check(config: Config) -> None:
             f"train.parts is {train.parts} of train.states_per_batch {train.states_per_batch}",
             "use 1, 2, 4, 8, ..., and so many that the states can be shared equally",
         )
+    if train.recorded and train.checkpoint_activations:
+        raise ConfigError("train.recorded and train.checkpoint_activations are both true", "choose one of them")
     _check_train(train, "train")
     start = 0
     for number, phase in enumerate(train.phases):

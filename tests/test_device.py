@@ -1,7 +1,9 @@
 """Same seed, same bytes, on the GPU where there is one: the bodies run on a CPU, too."""
 
 import copy
+import dataclasses
 import functools
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,9 +17,11 @@ from harald.encoder.model import PersonEncoder
 from harald.injection.points import plain
 from harald.proving_ground.pretraining import base as pretraining
 from harald.proving_ground.pretraining import weights
-from harald.proving_ground.pretraining.fast_step import recordable, recorded
+from harald.proving_ground.pretraining.fast_step import recordable
 from harald.training.batch import Batches
-from harald.training.loop import make_optimizer, train_step
+from harald.training.loop import losses, make_optimizer, train_step
+from harald.training.recording import Recorder, recorded
+from harald.training.step import measured_loss
 from tests.models import cache
 from tests.states import write_dataset
 
@@ -68,7 +72,7 @@ def test_two_steps_of_training_have_the_same_bytes_twice(tmp_path: Path) -> None
         student = copy.deepcopy(encoder())
         optimizer = make_optimizer(student, c.train)
         for step in range(2):
-            train_step(base(), student, optimizer, [batches[step]], c)
+            train_step(losses(base(), student, c), student, optimizer, [batches[step]], c)
         return [p.detach() for p in student.parameters() if p.requires_grad]
 
     first, second, untrained = trained(), trained(), [p for p in encoder().parameters() if p.requires_grad]
@@ -83,12 +87,30 @@ def test_a_step_never_waits_for_the_gpu(tmp_path: Path) -> None:
     batches = Batches(c, states_for(write_dataset(tmp_path), c), shape, mu, None, encoder().chats, base().tokenize)
     student = copy.deepcopy(encoder())
     optimizer, batch = make_optimizer(student, c.train), batches[0].pin_memory()
-    train_step(base(), student, optimizer, [batch], c)
+    train_step(losses(base(), student, c), student, optimizer, [batch], c)
     torch.cuda.set_sync_debug_mode("error")
     try:
-        train_step(base(), student, optimizer, [batch], c)
+        train_step(losses(base(), student, c), student, optimizer, [batch], c)
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+@needs_cuda
+def test_recorded_training_has_the_bytes_of_the_plain_one(tmp_path: Path) -> None:
+    c = config.tiny()
+    shape, mu = base().latent_shape(c.data.image_size)
+    plain = dataclasses.replace(c, train=dataclasses.replace(c.train, recorded=True, contrast_weight=0.1))
+    batches = Batches(plain, states_for(write_dataset(tmp_path), c), shape, mu, None, encoder().chats, base().tokenize)
+
+    def trained(recorded: bool) -> list[Tensor]:
+        student = copy.deepcopy(encoder())
+        optimizer = make_optimizer(student, plain.train)
+        loss = Recorder(base(), student, plain) if recorded else partial(measured_loss, base(), student, config=plain)
+        for step in (0, 1, 2, 0, 1):
+            train_step(loss, student, optimizer, [batches[step]], plain)
+        return [p.detach() for p in student.parameters() if p.requires_grad]
+
+    assert all(map(torch.equal, trained(True), trained(False)))
 
 
 @needs_cuda

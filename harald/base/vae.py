@@ -37,6 +37,6 @@ def _encode_group(vae: Any, pixels: Tensor) -> Tensor:
     return QwenImagePipeline._pack_latents(latents[:, :, 0], b, c, h, w)[: len(pixels)]  # type: ignore[not-callable]
 
 
-@functools.lru_cache(maxsize=16)  # made once: the host waits for the device where it hands over numbers
+@functools.cache  # made once: the host waits for the device where it hands over numbers
 def _channels(values: tuple[float, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
     return torch.tensor(values, device=device, dtype=dtype).view(1, -1, 1, 1, 1)

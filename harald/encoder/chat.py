@@ -93,7 +93,7 @@ class ChatBuilder:
         )
 
 
-@functools.lru_cache(maxsize=16)  # made once: the host waits for the device where it hands over numbers
+@functools.cache  # made once: the host waits for the device where it hands over numbers
 def _rows(mean: tuple[float, ...], std: tuple[float, ...], colours: int, device: torch.device) -> Tensor:
     """[2, 3 * colours]: in a patch, the values of one colour follow each other."""
     return torch.tensor([mean, std]).repeat_interleave(colours, dim=1).to(device)

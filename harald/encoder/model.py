@@ -121,7 +121,9 @@ class PersonEncoder(nn.Module, ModelHubMixin):
         visual, rows = self.vlm.visual, [len(part) for part in patches]
         pixels = self.chats.normalized(torch.cat([part.to(self.device) for part in patches]).flatten(0, 1))
         dtype = self.vlm.get_input_embeddings().weight.dtype
-        with torch.autocast(self.device.type, dtype, enabled=visual.dtype != dtype):  # trained weights are float32
+        with torch.autocast(
+            self.device.type, dtype, enabled=visual.dtype != dtype, cache_enabled=False
+        ):  # trained weights are float32
             out = visual(pixels.to(visual.dtype), return_dict=True, **self._tower_inputs(grid, sum(rows)))
         levels = [out.pooler_output, *out.deepstack_features]
         yield from zip(*(level.unflatten(0, (sum(rows), -1)).split(rows) for level in levels), strict=True)
@@ -150,6 +152,10 @@ class PersonEncoder(nn.Module, ModelHubMixin):
             return chat.ids.to(self.device), positions.to(self.device)
 
         return self._once(("chat", chat.grids), made)
+
+    def kept(self) -> list[Any]:
+        """What `_once` has made: recordings of a pass read it as long as they live."""
+        return list(self._made.values())
 
     def _once(self, name: Hashable, made: Callable[[], Any]) -> Any:
         """What depends on sizes alone stays on the device: handing it over makes the host wait for all work there."""

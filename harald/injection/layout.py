@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from harald.base.prompt_template import TEMPLATE_HEAD, TEMPLATE_TAIL
 from harald.errors import PromptError
@@ -20,8 +21,8 @@ class Layout:
 
     ids: [b, m] of the text encoder's input, anything where tokens or padding stand; order: [b, l] which text state
     stands where (output point), None where states stay in their order (input point); put, take: [n] row of the
-    flattened conditioning (output) or input (input), and the row of tokens that goes there; mask: [b, l] False where
-    padded, None if nothing is.
+    flattened conditioning (output) or input (input), and the row of tokens that goes there (a row behind the last one
+    is nowhere); mask: [b, l] False where padded, None if nothing is.
     """
 
     ids: Tensor
@@ -31,7 +32,20 @@ class Layout:
     mask: Tensor | None
 
 
-def lay_out(tokenize: Tokenize, prompts: Sequence[tuple[Prompt, Rows]], point: str, class_word: str) -> Layout:
+@dataclass(frozen=True)
+class Room:
+    """Sizes that do not depend on what is said: lengths are multiples, and every prompt has room for so many tokens."""
+
+    multiple: int = 1
+    tokens: int = 0
+
+
+EXACT = Room()
+
+
+def lay_out(
+    tokenize: Tokenize, prompts: Sequence[tuple[Prompt, Rows]], point: str, class_word: str, room: Room = EXACT
+) -> Layout:
     """Prompts with the rows of their persons' tokens; no persons: the class word alone, as plain text.
 
     Raises PromptError if a placeholder runs into the next word.
@@ -43,12 +57,12 @@ def lay_out(tokenize: Tokenize, prompts: Sequence[tuple[Prompt, Rows]], point: s
             _inserted(list(range(len(ids) - head)), word_ends(tokenize, prompt, class_word), prompt, rows)
             for ids, (prompt, rows) in zip(texts, prompts, strict=True)
         ]
-        return _batch(texts, lines, 0)
+        return _batch(texts, lines, 0, room)
     lines = [
         _replaced(tokenize, prompt, rows) if rows else _template(tokenize, prompt.with_word(class_word))
         for prompt, rows in prompts
     ]
-    return _batch(lines, None, len(tokenize(TEMPLATE_HEAD)))
+    return _batch(lines, None, len(tokenize(TEMPLATE_HEAD)), room)
 
 
 def word_ends(tokenize: Tokenize, prompt: Prompt, class_word: str) -> list[int]:
@@ -92,20 +106,22 @@ def _replaced(tokenize: Tokenize, prompt: Prompt, rows: Rows) -> list[int]:
     return line
 
 
-def _batch(texts: list[list[int]], lines: list[list[int]] | None, head: int) -> Layout:
+def _batch(texts: list[list[int]], lines: list[list[int]] | None, head: int, room: Room) -> Layout:
     """texts: lines of the text encoder's input; lines: of the conditioning, None where it is the input without head."""
-    places = _padded(lines or texts)
+    places = _padded(lines or texts, room.multiple)
     lengths = torch.tensor([len(line) - head for line in lines or texts])
     put = torch.nonzero(places.flatten() < 0)[:, 0]
+    take, spare = -1 - places.flatten()[put], max(0, room.tokens * len(texts) - len(put))
     inside = torch.arange(places.shape[1] - head) < lengths[:, None]
     return Layout(
-        ids=_padded(texts).clamp(min=0),
+        ids=_padded(texts, room.multiple).clamp(min=0),
         order=places.clamp(min=0) if lines else None,
-        put=put,
-        take=-1 - places.flatten()[put],
-        mask=None if bool(inside.all()) else inside,
+        put=F.pad(put, (0, spare), value=places.numel()),
+        take=F.pad(take, (0, spare)),
+        mask=None if room == EXACT and bool(inside.all()) else inside,
     )
 
 
-def _padded(lines: list[list[int]]) -> Tensor:
-    return torch.nn.utils.rnn.pad_sequence([torch.tensor(line) for line in lines], batch_first=True)
+def _padded(lines: list[list[int]], multiple: int) -> Tensor:
+    padded = torch.nn.utils.rnn.pad_sequence([torch.tensor(line) for line in lines], batch_first=True)
+    return F.pad(padded, (0, -padded.shape[1] % multiple))

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from harald.base import BaseModel
 from harald.base.prompt_template import TEMPLATE_HEAD, TEMPLATE_TAIL
@@ -46,7 +47,8 @@ def _put(states: Tensor, layout: Layout, tokens: Tensor) -> Tensor:
     if not len(layout.put):
         return states
     rows = tokens.to(states)[layout.take.to(states.device)]
-    return states.flatten(0, 1).index_put((layout.put.to(states.device),), rows).view_as(states)
+    flat = F.pad(states.flatten(0, 1), (0, 0, 0, 1))  # the last row is nowhere
+    return flat.index_put((layout.put.to(states.device),), rows)[:-1].view_as(states)
 
 
 def insert(states: Tensor, tokens: Tensor, position: int) -> Tensor:

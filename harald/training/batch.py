@@ -19,12 +19,13 @@ from harald.data.people import PEOPLE, siblings
 from harald.determinism import generator, rng
 from harald.encoder.chat import Chat, ChatBuilder
 from harald.errors import DatasetError
-from harald.injection.layout import Layout, Tokenize, lay_out
+from harald.injection.layout import EXACT, Layout, Room, Tokenize, lay_out
 from harald.injection.prompt import ANY, Prompt, parse
 from harald.records import Pair, State, View
 from harald.training.flow import draw_times
 
 DUMMY_PROMPT = "<person>"
+MULTIPLE = 32  # of tokens in a prompt, where steps are recorded: few sizes, few recordings
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,8 @@ class Target:
 class Targets:
     """n pictures to draw, as few large tensors. pixels: [n, 3, h, w] or latents: [n, s, c]; t: [n]; noise: [n, s, c];
     layout: of their prompts, with rows of the batch's flattened tokens [states * K, d]; shown: [n] 1 or 0;
-    described: layout of the prompts with words instead of tokens, None where no teacher is asked. of: how many targets
-    the whole step has, of which these may be a part, and how many of them are shown.
+    described: layout of the prompts with words instead of tokens, None where no teacher is asked. of: [2] how many
+    targets the whole step has, of which these may be a part, and how many of them are shown.
     """
 
     pixels: Tensor | None
@@ -63,7 +64,7 @@ class Targets:
     layout: Layout
     shown: Tensor
     described: Layout | None
-    of: tuple[int, int]
+    of: Tensor
 
     def __len__(self) -> int:
         return len(self.t)
@@ -80,6 +81,7 @@ def collate(
         (parse(target.prompt), {ANY: [target.owner * slots + slot for slot in target.slots]} if target.slots else {})
         for target in targets
     ]
+    room, silent = (Room(MULTIPLE, slots), Room(MULTIPLE)) if config.train.recorded else (EXACT, EXACT)
     said = [target.described for target in targets]
     words = [(Prompt((text,), ()), {}) for text in said]
     return Targets(
@@ -87,10 +89,10 @@ def collate(
         latents=_stacked([target.latents for target in targets]),
         t=torch.cat([target.t for target in targets]),
         noise=torch.stack([target.noise for target in targets]),
-        layout=lay_out(tokenize, prompts, config.injection.point, config.injection.class_word),
+        layout=lay_out(tokenize, prompts, config.injection.point, config.injection.class_word, room),
         shown=torch.tensor([float(target.shown) for target in targets]),
-        described=lay_out(tokenize, words, "output", config.injection.class_word) if any(said) else None,
-        of=of or (len(targets), sum(target.shown for target in targets)),
+        described=lay_out(tokenize, words, "output", config.injection.class_word, silent) if any(said) else None,
+        of=torch.tensor(of or (len(targets), sum(target.shown for target in targets)), dtype=torch.float32),
     )
 
 
@@ -115,25 +117,25 @@ class Batch:
 
     def pin_memory(self) -> "Batch":
         """Where a GPU can fetch it while the host goes on. The data loader calls this in a thread of its own."""
-        return _each(self, Tensor.pin_memory)
+        return each_tensor(self, Tensor.pin_memory)
 
     def to(self, device: torch.device) -> "Batch":
         """The same on the device. Nobody waits, if it is pinned."""
-        return _each(self, lambda tensor: tensor.to(device, non_blocking=True))
+        return each_tensor(self, lambda tensor: tensor.to(device, non_blocking=True))
 
 
-def _each(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+def each_tensor(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
     """A part of a batch with other tensors; what the host itself reads of a chat stays."""
     match value:
         case Tensor():
             return change(value)
         case Batch() | Targets() | Layout():
-            parts = {field.name: _each(getattr(value, field.name), change) for field in fields(value)}
+            parts = {field.name: each_tensor(getattr(value, field.name), change) for field in fields(value)}
             return replace(value, **parts)
         case Chat():
-            return replace(value, patches=_each(value.patches, change))
+            return replace(value, patches=each_tensor(value.patches, change))
         case list() | tuple():
-            return type(value)(_each(part, change) for part in value)
+            return type(value)(each_tensor(part, change) for part in value)
     return value
 
 

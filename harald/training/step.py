@@ -11,6 +11,16 @@ from harald.training.batch import Batch, Targets
 from harald.training.contrast import contrastive_loss
 from harald.training.flow import interpolate, velocity_loss, velocity_target
 
+NAMES = ("loss", "flow", "teacher", "contrast")  # what a step measures, beside its gradient
+
+
+def measured_loss(base: BaseModel, encoder: PersonEncoder, batch: Batch, config: Config) -> tuple[Tensor, Tensor]:
+    """The loss, and what was measured: of each of NAMES its value, then whether there is one (0 or 1), float32."""
+    loss, measured = training_loss(base, encoder, batch, config)
+    measured, nothing = {"loss": loss.detach(), **measured}, torch.zeros_like(loss)
+    values = [measured.get(name, nothing).float() for name in NAMES]
+    return loss, torch.stack(values + [nothing + (name in measured) for name in NAMES]).detach()
+
 
 def training_loss(
     base: BaseModel, encoder: PersonEncoder, batch: Batch, config: Config
@@ -23,8 +33,8 @@ def training_loss(
     base.use_domain(batch.domain)
     shown = batch.targets.shown.to(tokens.device)
     losses, taught = target_losses(base, tokens, batch.targets, config)
-    targets, to_draw = batch.targets.of
-    flow, teacher = (losses * shown).sum() / max(1, to_draw), taught.sum() / targets
+    targets, to_draw = batch.targets.of.to(tokens.device)
+    flow, teacher = (losses * shown).sum() / to_draw.clamp(min=1), taught.sum() / targets
     loss, parts = train.flow_weight * flow, {"flow": flow.detach()}
     if batch.targets.described is not None:
         loss = loss + train.teacher_weight * teacher

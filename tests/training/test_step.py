@@ -3,15 +3,17 @@ import traceback
 
 import pytest
 import torch
+from torch.optim import AdamW
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from harald import config
 from harald.config import Config
 from harald.data.index import states_for
+from harald.encoder.model import PersonEncoder
 from harald.errors import TrainingError
 from harald.injection.prompt import parse
-from harald.training.batch import Batches, Targets, collate
-from harald.training.loop import learning_rate, make_optimizer, train_step
+from harald.training.batch import Batch, Batches, Targets, collate
+from harald.training.loop import Step, learning_rate, losses, make_optimizer, train_step
 from harald.training.step import flow_losses, target_losses, training_loss
 from tests.models import base, encoder
 from tests.states import write_dataset
@@ -23,6 +25,10 @@ def batches(tmp_path_factory):
     states = states_for(write_dataset(tmp_path_factory.mktemp("root"), states=6), c)
     shape, mu = base().latent_shape(c.data.image_size)
     return Batches(c, states, shape, mu, None, encoder().chats, base().tokenize)
+
+
+def stepped(e: PersonEncoder, optimizer: AdamW, parts: list[Batch], c: Config) -> Step:
+    return train_step(losses(base(), e, c), e, optimizer, parts, c)
 
 
 def collated(targets: list, c: Config) -> Targets:
@@ -61,7 +67,7 @@ def test_a_few_steps_on_one_batch_lower_its_loss(batches, point):
     e = encoder(point=point)
     optimizer = make_optimizer(e, c.train)
     batch = dataclasses.replace(dataclasses.replace(batches, config=c)[0], step=50)  # after the warm-up
-    rows = [train_step(base(), e, optimizer, [batch], c).row() for _ in range(6)]
+    rows = [stepped(e, optimizer, [batch], c).row() for _ in range(6)]
     assert rows[-1]["loss"] < rows[0]["loss"] - 1e-3
     assert rows[0]["grad_norm"] > 0
 
@@ -85,9 +91,8 @@ def test_loss_that_is_not_finite_stops_before_anything_changes(batches):
     before = {name: tensor.clone() for name, tensor in e.trained_state().items()}
     targets = batches[0].targets
     poisoned = dataclasses.replace(batches[0], targets=dataclasses.replace(targets, noise=targets.noise * float("nan")))
-    first = train_step(base(), e, optimizer, [poisoned], c)
-    train_step(
-        base(), e, optimizer, [dataclasses.replace(batches[1], step=50)], c
+    first = stepped(e, optimizer, [poisoned], c)
+    stepped(e, optimizer, [dataclasses.replace(batches[1], step=50)], c
     )  # begun before the first is looked at
     assert all(torch.equal(before[name], tensor) for name, tensor in e.trained_state().items())
     assert {moment.abs().max().item() for moment in moments(optimizer)} == {0.0}
@@ -142,7 +147,7 @@ def test_steps_towards_the_teacher_lower_its_loss(batches):
     with_teacher, e = taught(batches), encoder()
     optimizer = make_optimizer(e, with_teacher.config.train)
     batch = dataclasses.replace(with_teacher[0], step=50)
-    rows = [train_step(base(), e, optimizer, [batch], with_teacher.config).row() for _ in range(6)]
+    rows = [stepped(e, optimizer, [batch], with_teacher.config).row() for _ in range(6)]
     assert rows[0]["loss"] == rows[0]["teacher"] and rows[-1]["teacher"] < rows[0]["teacher"]
 
 
@@ -168,12 +173,12 @@ def test_a_step_asks_the_device_for_nothing(batches):
     e, c = encoder(), batches.config
     batch = next(found for n in range(9) if (found := batches[n]).targets.layout.mask is not None)
     optimizer = make_optimizer(e, c.train)
-    train_step(base(), e, optimizer, [batch], c)
+    stepped(e, optimizer, [batch], c)
     with Questions() as questions:
-        train_step(base(), e, optimizer, [batch], c)
+        stepped(e, optimizer, [batch], c)
     assert questions.asked == []
     with Questions() as questions:
-        train_step(base(), encoder(), make_optimizer(encoder(), c.train), [batch], c).row()
+        stepped(encoder(), make_optimizer(encoder(), c.train), [batch], c).row()
     assert "aten._local_scalar_dense.default" in dict(questions.asked)
 
 

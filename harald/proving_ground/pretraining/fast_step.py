@@ -1,14 +1,11 @@
-"""The stock MMDiT at the speed of the GPU: rotary embedding in real numbers, and a step without launches.
-
-At this size a step is a few thousand small kernels; launching them one by one takes longer than running them.
-"""
+"""The stock MMDiT so that it can be compiled and recorded (harald.training.recording)."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from harald.base.text_mask import no_lengths, replaced
 
@@ -37,23 +34,3 @@ def recordable(transformer: Any, turn: Callable[..., Tensor] = rotate) -> Iterat
             yield
     finally:
         hook.remove()
-
-
-class Loss(nn.Module):
-    """A loss as a module, so that make_graphed_callables can record its forward and backward pass once."""
-
-    def __init__(self, parts: list[nn.Module], function: Any):
-        super().__init__()
-        self.parts = nn.ModuleList(parts)
-        self.function = function
-
-    def forward(self, *inputs: Tensor) -> Tensor:
-        return self.function(*inputs)
-
-
-def recorded(parts: list[nn.Module], function: Any, sample: tuple[Tensor, ...]) -> Any:
-    """function(*inputs) -> scalar as CUDA graphs; the inputs always have the shapes and types of `sample`.
-
-    parts: the modules whose parameters get gradients.
-    """
-    return torch.cuda.make_graphed_callables(Loss(parts, function), sample, allow_unused_input=True)
