@@ -232,6 +232,7 @@ class Phase(Strict):
     twins_together: bool | None = None
     flow_weight: float | None = None
     teacher_weight: float | None = None
+    teacher_beside: float | None = None
     contrast_weight: float | None = None
 
 
@@ -254,6 +255,7 @@ class Train(Strict):
     uniform_timesteps: float = 0.5  # share of uniform draws, the rest is logit-normal; both are then shifted
     flow_weight: float = 1.0  # of the difference to the picture's own velocity
     teacher_weight: float = 0.0  # of the difference to the velocity that the base predicts from the full description
+    teacher_beside: float = 1.0  # of that weight, where the picture teaches too: it knows what no description says
     contrast_weight: float = 0.0
     contrast_temperature: float = 0.1
     learning_rate: float = 1e-4
@@ -385,11 +387,14 @@ def stages(warm_up: int, cross_view: int, mixed: int, twins: int, last_rate: flo
     """The staged recipe, with the steps of each stage; why each is there stands in docs/training.md."""
     return (
         Phase("warm-up", warm_up, flow_weight=0.0, teacher_weight=1.0, state_free_share=1.0, drop_group=0.0),
-        Phase("cross-view", cross_view, teacher_weight=1.0, state_free_share=1.0),
-        Phase("mixed", mixed, teacher_weight=1.0, cross_domain_share=0.5, contrast_weight=0.02),
+        Phase("cross-view", cross_view, teacher_weight=1.0, teacher_beside=0.25, state_free_share=1.0),
         Phase(
-            "twins and overrides", twins, learning_rate=last_rate, teacher_weight=1.0, cross_domain_share=0.5,
-            contrast_weight=0.05, override_share=0.15, twins_together=True,
+            "mixed", mixed, teacher_weight=1.0, teacher_beside=0.25, cross_domain_share=0.5, contrast_weight=0.02,
+            override_share=0.1,
+        ),
+        Phase(
+            "twins and overrides", twins, learning_rate=last_rate, teacher_weight=1.0, teacher_beside=0.25,
+            cross_domain_share=0.5, contrast_weight=0.05, override_share=0.2, twins_together=True,
         ),
     )  # fmt: skip
 

@@ -160,6 +160,7 @@ def _check_train(train: Train, where: str) -> None:
         "drop_group",
         "override_share",
         "drop_references",
+        "teacher_beside",
     ):
         _check_share(f"{where}.{name}", getattr(train, name))
     _check_share(f"{where}.uniform_timesteps", train.uniform_timesteps)

@@ -34,7 +34,8 @@ def training_loss(
     shown = batch.targets.shown.to(tokens.device)
     losses, taught = target_losses(base, tokens, batch.targets, config)
     targets, to_draw = batch.targets.of.to(tokens.device)
-    flow, teacher = (losses * shown).sum() / to_draw.clamp(min=1), taught.sum() / targets
+    flow = (losses * shown).sum() / to_draw.clamp(min=1)
+    teacher = (taught * (1 - shown * (1 - train.teacher_beside))).sum() / targets
     loss, parts = train.flow_weight * flow, {"flow": flow.detach()}
     if batch.targets.described is not None:
         loss = loss + train.teacher_weight * teacher

@@ -92,8 +92,7 @@ def test_loss_that_is_not_finite_stops_before_anything_changes(batches):
     targets = batches[0].targets
     poisoned = dataclasses.replace(batches[0], targets=dataclasses.replace(targets, noise=targets.noise * float("nan")))
     first = stepped(e, optimizer, [poisoned], c)
-    stepped(e, optimizer, [dataclasses.replace(batches[1], step=50)], c
-    )  # begun before the first is looked at
+    stepped(e, optimizer, [dataclasses.replace(batches[1], step=50)], c)  # begun before the first is looked at
     assert all(torch.equal(before[name], tensor) for name, tensor in e.trained_state().items())
     assert {moment.abs().max().item() for moment in moments(optimizer)} == {0.0}
     with pytest.raises(TrainingError, match=r"step 1: loss nan.*states seed_"):
@@ -149,6 +148,21 @@ def test_steps_towards_the_teacher_lower_its_loss(batches):
     batch = dataclasses.replace(with_teacher[0], step=50)
     rows = [stepped(e, optimizer, [batch], with_teacher.config).row() for _ in range(6)]
     assert rows[0]["loss"] == rows[0]["teacher"] and rows[-1]["teacher"] < rows[0]["teacher"]
+
+
+def test_teacher_counts_less_where_the_picture_teaches(batches):
+    c = taught(batches, drop_group=0.5, state_free_share=1.0, drop_text=0.0).config
+    wanted = dataclasses.replace(batches, config=c)
+    batch = next(found for step in range(9) if 0 < (found := wanted[step]).targets.shown.mean() < 1)
+    e = encoder()
+
+    def teacher(share: float) -> torch.Tensor:
+        settings = dataclasses.replace(c.train, teacher_beside=share)
+        return training_loss(base(), e, batch, dataclasses.replace(c, train=settings))[1]["teacher"]
+
+    _, each = target_losses(base(), e.tokens(batch.references), batch.targets, c)
+    torch.testing.assert_close(teacher(1.0), each.mean())
+    torch.testing.assert_close(teacher(0.0), (each * (1 - batch.targets.shown)).mean())
 
 
 class Questions(TorchDispatchMode):
