@@ -42,6 +42,7 @@ SMALL = {
 WATCHED = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir"}  # audit events of file operations
 STARTED, DURABLE = re.compile(r"start at step (\d+) of"), re.compile(r"checkpoint at step (\d+)")
 MOST_STARTS = 12
+OPERATION, MOMENT = "by SIGKILL before a random file operation", "by SIGKILL at a random moment"
 
 
 @dataclass(frozen=True)
@@ -129,27 +130,36 @@ def torture(root: Path, name: str, seed: int, kills: list[Kill], tally: Tally) -
         code = start(root, name, seed, log_file, kill)
         said = log_file.read_text()[read:]
         if code == -signal.SIGKILL and kill:
-            tally.kills["operation" if kill.operation else "time"] += 1
+            tally.kills[OPERATION if kill.operation else MOMENT] += 1
         elif code:
             tally.problems.append(f"{name}: start {number} ended with {code}: {said.splitlines()[-2:]}")
-        if began := STARTED.search(said):
-            tally.resumes += number > 0
-            if int(began[1]) < durable:
-                tally.lost += 1
-                tally.problems.append(f"{name}: went on from step {began[1]}, {durable} was durable")
-        if "is passed over" in said:
-            tally.corrupt += 1
-            tally.problems.append(f"{name}: a damaged checkpoint was found")
-        durable = max([durable, *(int(step) for step in DURABLE.findall(said))])
+        durable = heard(name, said, durable, number > 0, tally)
         if code == 0:
             break
+    compare(*(root / "output" / "train" / each for each in (name, f"whole-{seed}")), tally)
+
+
+def heard(name: str, said: str, durable: int, resumed: bool, tally: Tally) -> int:
+    """What a start says of itself. durable: the last step whose checkpoint was written before; returned as of now."""
+    if began := STARTED.search(said):
+        tally.resumes += resumed
+        if int(began[1]) < durable:
+            tally.lost += 1
+            tally.problems.append(f"{name}: went on from step {began[1]}, {durable} was durable")
+    if "is passed over" in said:
+        tally.corrupt += 1
+        tally.problems.append(f"{name}: a damaged checkpoint was found")
+    return max([durable, *(int(step) for step in DURABLE.findall(said))])
+
+
+def compare(folder: Path, whole: Path, tally: Tally) -> None:
+    """An ended run with an undisturbed one."""
     tally.runs += 1
-    folder, whole = (root / "output" / "train" / each for each in (name, f"whole-{seed}"))
     check(folder, tally)
     if contract(folder) != contract(whole):
         tally.other_bytes += 1
         differ = sorted(set(contract(folder).items()) ^ set(contract(whole).items()))
-        tally.problems.append(f"{name}: other files than whole-{seed}: {sorted({path for path, _ in differ})}")
+        tally.problems.append(f"{folder.name}: other files than {whole.name}: {sorted({path for path, _ in differ})}")
 
 
 def check(folder: Path, tally: Tally) -> None:
@@ -219,13 +229,14 @@ def soak(root: Path, jobs: int, seed: int, variants: int = VARIANTS) -> Tally:
     return tally
 
 
-def rows(tally: Tally) -> list[dict]:
+def rows(tally: Tally, where: str = "soak") -> list[dict]:
     """low, high: 95 % interval (Clopper and Pearson) of the count, had there been as many trials again."""
     counts = {
-        "soak: checkpoints lost at a resume": (tally.lost, tally.resumes),
-        "soak: corrupt files": (tally.corrupt, tally.files),
-        "soak: runs that end with other bytes than an undisturbed one": (tally.other_bytes, tally.runs),
+        f"{where}: checkpoints lost at a resume": (tally.lost, tally.resumes),
+        f"{where}: corrupt files": (tally.corrupt, tally.files),
+        f"{where}: runs that end with other bytes than an undisturbed one": (tally.other_bytes, tally.runs),
     }
+    kills = ", ".join(f"{count} times {how}" for how, count in sorted(tally.kills.items()))
     made = []
     for name, (bad, trials) in counts.items():
         interval = binomtest(bad, trials).proportion_ci() if trials else None
@@ -233,8 +244,7 @@ def rows(tally: Tally) -> list[dict]:
             "name": name, "bar": 0, "rule": "<=", "value": bad, "count": trials, "met": bad == 0 and trials > 0,
             "low": round(interval.low * trials, 3) if interval else None,
             "high": round(interval.high * trials, 3) if interval else None,
-            "note": f"{tally.runs} runs of {STEPS} steps, killed {tally.kills['time']} times at a random moment and "
-            f"{tally.kills['operation']} times before a random file operation; count: trials",
+            "note": f"{tally.runs} runs of {STEPS} steps, ended {kills or 'never'}; count: trials",
         })  # fmt: skip
     return made
 

@@ -31,7 +31,7 @@ def test_what_is_lost_corrupt_or_other_is_counted(tmp_path, monkeypatch):
     monkeypatch.setattr(soak, "start", start)
     tally = soak.Tally()
     soak.torture(tmp_path, "run", 0, [soak.Kill(operation=5)], tally)
-    assert (tally.lost, tally.corrupt, tally.other_bytes, tally.kills["operation"]) == (1, 1, 1, 1)
+    assert (tally.lost, tally.corrupt, tally.other_bytes, tally.kills[soak.OPERATION]) == (1, 1, 1, 1)
     assert not any(row["met"] for row in soak.rows(tally))
 
 

@@ -23,6 +23,8 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--secret", action="append", default=[], metavar="NAME=KEY:VALUE,...")
     top.add_argument("--container-env", action="append", default=[], metavar="KEY=VALUE")
     top.add_argument("--preempt", action="append", default=[], metavar="FUNCTION:GLOB", help="glob under STATE/volumes")
+    top.add_argument("--disturb", action="append", default=[], metavar="FUNCTION:SECONDS", help="kill within them")
+    top.add_argument("--seed", type=int, default=0, help="of --disturb")
     top.add_argument("command", nargs="+", help="after --")
     return top
 
@@ -55,7 +57,8 @@ async def serve_blobs(service: Calls) -> str:
 async def run(flags: argparse.Namespace) -> int:
     preempt = dict(flag.split(":", 1) for flag in flags.preempt)
     container_env = dict(flag.split("=", 1) for flag in flags.container_env)
-    service = Calls(flags.state.resolve(), secrets_of(flags.secret), container_env, preempt)
+    disturb = {name: float(seconds) for name, seconds in (flag.split(":", 1) for flag in flags.disturb)}
+    service = Calls(flags.state.resolve(), secrets_of(flags.secret), container_env, preempt, disturb, flags.seed)
     service.blob_url = await serve_blobs(service)
     rpc = Rpc(service)
     server = grpclib.server.Server([rpc], status_details_codec=custom_detail_codec)
@@ -73,6 +76,7 @@ async def run(flags: argparse.Namespace) -> int:
     code = await process.wait()
     for container in service.running():
         kill(container, signal.SIGKILL)
+    service.zygote.process.kill()
     service.dump()
     if rpc.unimplemented:
         print(f"[stand-in] not implemented: {dict(rpc.unimplemented)}", file=sys.stderr)

@@ -114,6 +114,7 @@ class Calls(Service):
             elif container.busy is not None or (queue and not cluster):
                 item = container.busy = container.busy or queue.popleft()
                 container.served += 1
+                self.start(self.disturb_call(container, item))
                 entry = api_pb2.FunctionGetInputsItem(
                     input_id=item.id,
                     input=item.payload,

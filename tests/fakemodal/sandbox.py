@@ -8,7 +8,7 @@ from pathlib import Path
 
 MNT = Path("/mnt")
 
-# Runs first in every container, as sitecustomize. An (editable) install on this machine must not answer for a file that
+# Runs first in every container. An (editable) install on this machine must not answer for a file that
 # was not uploaded.
 HOOK = """
 import importlib.machinery, sys
@@ -35,15 +35,13 @@ def only_uploaded_files(root: Path, package: str) -> str:
     return HOOK.format(root=str(root), package=package)
 
 
-def command(
-    mounts: list[tuple[Path, str, bool]], folder: Path, program: list[str], clustered: bool = False
-) -> list[str]:
-    """The program in a mount namespace of its own. mounts: (folder of the volume, mount path, read only). clustered: it
-    can look up its address in the cluster's network.
+def mounting(mounts: list[tuple[Path, str, bool]], folder: Path, clustered: bool = False) -> str:
+    """Lines of a shell for a mount namespace of its own. mounts: (folder of the volume, mount path, read only).
+    clustered: a container of a cluster can look up its address in the cluster's network.
     """
     lines = ["set -e"]
     if clustered:
-        hosts = folder.parent / "hosts"
+        hosts = folder / "hosts"
         hosts.write_text("127.0.0.1 localhost\n::1 i6pn.modal.local\n")
         lines.append(f"mount --bind {shlex.quote(str(hosts))} /etc/hosts")
     if mounts:
@@ -52,8 +50,7 @@ def command(
         lines.append(f"mkdir -p {shlex.quote(path)}; mount --bind {shlex.quote(str(source))} {shlex.quote(path)}")
         if read_only:
             lines.append(f"mount -o remount,ro,bind {shlex.quote(path)}")
-    lines.append(f"cd {shlex.quote(str(folder))}; exec {shlex.join(program)}")
-    return [*unshare(), "sh", "-c", "\n".join(lines)]
+    return "\n".join(lines)
 
 
 def unshare() -> list[str]:

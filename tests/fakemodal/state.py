@@ -5,6 +5,7 @@ import base64
 import collections
 import contextlib
 import json
+import random
 import shutil
 import time
 from collections.abc import Coroutine
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from modal_proto import api_pb2
+
+from tests.fakemodal.zygote import Forked, Zygote
 
 SUCCESS = api_pb2.GenericResult.GENERIC_STATUS_SUCCESS
 FAILURE = api_pb2.GenericResult.GENERIC_STATUS_FAILURE
@@ -38,6 +41,7 @@ class Input:
     payload: api_pb2.FunctionInput
     call: Call
     retries: int = 0
+    kills: int = 0
     done: bool = False
 
     @property
@@ -56,7 +60,7 @@ class Container:
     id: str
     function_id: str
     app_id: str
-    process: asyncio.subprocess.Process
+    process: Forked
     busy: Input | None = None
     served: int = 0
     stopping: bool = False
@@ -87,12 +91,23 @@ class State:
 
     secrets: name -> variables. container_env: what every container gets besides the variables of image and secrets.
     preempt: function -> glob under STATE/volumes; its first container is interrupted when such a file appears.
+    disturb: function -> seconds; within so many from its begin, most of its calls are killed or preempted, twice at
+    most. Every call's output then stands in STATE/calls/<call>.log.
     """
 
     def __init__(
-        self, folder: Path, secrets: dict[str, dict[str, str]], container_env: dict[str, str], preempt: dict[str, str]
+        self,
+        folder: Path,
+        secrets: dict[str, dict[str, str]],
+        container_env: dict[str, str],
+        preempt: dict[str, str],
+        disturb: dict[str, float],
+        seed: int = 0,
     ) -> None:
-        self.folder, self.container_env, self.preempt = folder, container_env, preempt
+        self.folder, self.container_env, self.preempt, self.disturb = folder, container_env, preempt, disturb
+        self.draw = random.Random(seed)
+        self.zygote = Zygote(container_env)
+        (folder / "calls").mkdir(parents=True, exist_ok=True)
         (folder / "volumes").mkdir(parents=True, exist_ok=True)
         (folder / "files").mkdir(exist_ok=True)  # uploaded files by their hash
         shutil.rmtree(folder / "containers", ignore_errors=True)
@@ -131,6 +146,9 @@ class State:
     async def log(self, container: Container, text: str, descriptor: int = 2) -> None:
         """A line for the client's terminal."""
         app = self.apps[container.app_id]
+        if self.disturb and container.busy is not None:
+            with (self.folder / "calls" / f"{container.busy.call.id}.log").open("a") as file:
+                file.write(text)
         item = api_pb2.TaskLogs(data=text, timestamp=time.time(), file_descriptor=descriptor)
         async with app.logged:
             app.log.append(

@@ -7,8 +7,6 @@ import re
 import shlex
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -51,14 +49,14 @@ class Workers(State):
         folder = self.folder / "containers" / task_id
         self.lay_out(folder, task_id, function_id)
         mounts = [(self.volumes[m.volume_id].folder, m.mount_path, m.read_only) for m in function.volume_mounts]
-        process = await asyncio.create_subprocess_exec(
-            *sandbox.command(
-                mounts, folder / "root", [sys.executable, "-m", "modal._container_entrypoint"], item is not None
-            ),
-            env=self.environment(folder, task_id, function),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
+        process = await self.zygote.fork(
+            {
+                "environment": self.environment(folder, task_id, function),
+                "mount": sandbox.mounting(mounts, folder, clustered=item is not None),
+                "folder": str(folder / "root"),
+                "hook": sandbox.only_uploaded_files(folder / "root", function.module_name.partition(".")[0]),
+                "program": "modal._container_entrypoint",
+            }
         )
         container = Container(task_id, function_id, self.app_of[function_id], process, busy=item, rank=rank)
         self.containers[task_id] = container
@@ -68,16 +66,13 @@ class Workers(State):
             self.start(self.interrupt_at(container, pattern))
 
     def lay_out(self, folder: Path, task_id: str, function_id: str) -> None:
-        """The container's home with the uploaded files, its start-up hook and what modal's entrypoint reads first."""
+        """The container's home with the uploaded files and what modal's entrypoint reads first."""
         function = self.functions[function_id]
         (folder / "root").mkdir(parents=True)
         for path, digest in (file for mount in function.mount_ids for file in self.mounts[mount]):
             target = folder / path.lstrip("/")
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(self.folder / "files" / digest, target)
-        package = function.module_name.partition(".")[0]
-        (folder / "hook").mkdir()
-        (folder / "hook" / "sitecustomize.py").write_text(sandbox.only_uploaded_files(folder / "root", package))
         arguments = api_pb2.ContainerArguments(
             task_id=task_id,
             function_id=function_id,
@@ -97,7 +92,7 @@ class Workers(State):
             variables |= self.secrets[secret][1]
         return variables | {
             "HOME": str(folder / "root"),
-            "PYTHONPATH": f"{folder}/hook:{folder}/root",
+            "PYTHONPATH": str(folder / "root"),
             "PYTHONDONTWRITEBYTECODE": "1",
             "MODAL_SERVER_URL": self.url,
             "MODAL_IS_REMOTE": "1",
@@ -174,6 +169,24 @@ class Workers(State):
         self.broken[function_id] = result
         while self.queues[function_id]:
             await self.finish(self.queues[function_id].popleft(), result, api_pb2.DATA_FORMAT_PICKLE)
+
+    async def disturb_call(self, container: Container, item: Input) -> None:
+        """Kill or preempt the container of a call at a random moment, if the call is not over by then."""
+        seconds = self.disturb.get(self.functions[container.function_id].function_name, 0.0)
+        if not seconds or item.kills == 2 or self.draw.random() < 0.2:
+            return
+        item.kills += 1
+        moment, preempted = self.draw.random() * seconds, self.draw.random() < 0.5
+        await asyncio.sleep(moment)
+        if container.busy is not item or container.process.returncode is not None:
+            return
+        container.preempted = preempted
+        kind = "preempting" if preempted else "killing"
+        await self.log(container, f"[stand-in] {kind} {container.id}\n")
+        kill(container, signal.SIGINT if preempted else signal.SIGKILL)
+        if preempted:
+            await asyncio.sleep(GRACE)
+            kill(container, signal.SIGKILL)
 
     async def interrupt_at(self, container: Container, pattern: str) -> None:
         """Preempt the container as soon as a file that matches the pattern appears in a volume."""
