@@ -17,11 +17,11 @@ from harald.encoder.model import PersonEncoder
 from harald.injection.points import plain
 from harald.proving_ground.pretraining import base as pretraining
 from harald.proving_ground.pretraining import weights
-from harald.proving_ground.pretraining.fast_step import recordable
+from harald.proving_ground.pretraining.fast_step import recordable, recorded
 from harald.training.batch import Batches
-from harald.training.loop import losses, make_optimizer, train_step
-from harald.training.recording import Recorder, recorded
-from harald.training.step import measured_loss
+from harald.training.loop import gradients, make_optimizer, train_step
+from harald.training.recording import Recorder
+from harald.training.step import measured_gradients
 from tests.models import cache
 from tests.states import write_dataset
 
@@ -72,7 +72,7 @@ def test_two_steps_of_training_have_the_same_bytes_twice(tmp_path: Path) -> None
         student = copy.deepcopy(encoder())
         optimizer = make_optimizer(student, c.train)
         for step in range(2):
-            train_step(losses(base(), student, c), student, optimizer, [batches[step]], c)
+            train_step(gradients(base(), student, c), student, optimizer, [batches[step]], c)
         return [p.detach() for p in student.parameters() if p.requires_grad]
 
     first, second, untrained = trained(), trained(), [p for p in encoder().parameters() if p.requires_grad]
@@ -87,10 +87,10 @@ def test_a_step_never_waits_for_the_gpu(tmp_path: Path) -> None:
     batches = Batches(c, states_for(write_dataset(tmp_path), c), shape, mu, None, encoder().chats, base().tokenize)
     student = copy.deepcopy(encoder())
     optimizer, batch = make_optimizer(student, c.train), batches[0].pin_memory()
-    train_step(losses(base(), student, c), student, optimizer, [batch], c)
+    train_step(gradients(base(), student, c), student, optimizer, [batch], c)
     torch.cuda.set_sync_debug_mode("error")
     try:
-        train_step(losses(base(), student, c), student, optimizer, [batch], c)
+        train_step(gradients(base(), student, c), student, optimizer, [batch], c)
     finally:
         torch.cuda.set_sync_debug_mode("default")
 
@@ -105,9 +105,11 @@ def test_recorded_training_has_the_bytes_of_the_plain_one(tmp_path: Path) -> Non
     def trained(recorded: bool) -> list[Tensor]:
         student = copy.deepcopy(encoder())
         optimizer = make_optimizer(student, plain.train)
-        loss = Recorder(base(), student, plain) if recorded else partial(measured_loss, base(), student, config=plain)
+        of = (
+            Recorder(base(), student, plain) if recorded else partial(measured_gradients, base(), student, config=plain)
+        )
         for step in (0, 1, 2, 0, 1):
-            train_step(loss, student, optimizer, [batches[step]], plain)
+            train_step(of, student, optimizer, [batches[step]], plain)
         return [p.detach() for p in student.parameters() if p.requires_grad]
 
     assert all(map(torch.equal, trained(True), trained(False)))
@@ -132,7 +134,7 @@ def test_recorded_step_adds_the_gradients_of_the_plain_one(tmp_path: Path) -> No
     def mean(*given: Tensor) -> Tensor:
         return pretraining.flow_error(pipeline, *given).mean()
 
-    def gradients(loss: object, batches: list[tuple[Tensor, ...]]) -> list[Tensor]:
+    def added(loss: object, batches: list[tuple[Tensor, ...]]) -> list[Tensor]:
         for parameter in parameters:
             parameter.grad = torch.zeros_like(parameter)
         for batch in batches:
@@ -141,9 +143,9 @@ def test_recorded_step_adds_the_gradients_of_the_plain_one(tmp_path: Path) -> No
 
     first, second = inputs(), inputs()
     with recordable(pipeline.transformer):
-        expected = gradients(mean, [first, second])
+        expected = added(mean, [first, second])
         step = recorded(parts, mean, first)
-        got, again = (gradients(step, [first, second]) for _ in range(2))
+        got, again = (added(step, [first, second]) for _ in range(2))
     assert all(map(torch.equal, got, again))
     torch.testing.assert_close(got, expected, rtol=1e-2, atol=1e-4)
     assert max(gradient.abs().max().item() for gradient in got) > 0

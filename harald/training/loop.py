@@ -26,14 +26,14 @@ from harald.settings import identity_hash
 from harald.training.batch import Batch, Batches, Parts
 from harald.training.checkpoint import last_good, load_checkpoint, save_checkpoint, tidy
 from harald.training.recording import Recorder
-from harald.training.step import NAMES, measured_loss
+from harald.training.step import NAMES, measured_gradients, trained_parameters
 from harald.training.tracking import Metrics, Tracker
 from harald.training.validation import SCORE, Validation, best_step, exhausted
 from harald.world import ALONE, Total, World
 
 log = logging.getLogger(__name__)
 
-LossOf = Callable[[Batch], tuple[Tensor, Tensor]]
+GradientsOf = Callable[[Batch], tuple[list[Tensor], Tensor]]
 
 
 def train(
@@ -55,7 +55,7 @@ def train(
     best score stays, and train.patience scores without a better one end the training. world: processes that share the
     parts of every batch; the first one does all that is not a step.
     """
-    settings, identity, loss_of = config.train, identity_hash(config), losses(base, encoder, config)
+    settings, identity, gradients_of = config.train, identity_hash(config), gradients(base, encoder, config)
     optimizer = make_optimizer(encoder, settings)
     if world.rank:
         return _follow(base, encoder, optimizer, batches, config, world)
@@ -92,7 +92,7 @@ def train(
         for parts in loader(own_parts(batches, settings, world), start, settings):
             step = parts[0].step + 1
             under_way.append(
-                (train_step(loss_of, encoder, optimizer, parts, config, world), int(parts[0].targets.of[0]))
+                (train_step(gradients_of, encoder, optimizer, parts, config, world), int(parts[0].targets.of[0]))
             )
             stopping = session.stopping  # asked once: it may change in between
             drawing = step % settings.sample_every == 0 or step == settings.steps
@@ -126,12 +126,12 @@ def _follow(
     base: BaseModel, encoder: PersonEncoder, optimizer: AdamW, batches: Batches, config: Config, world: World
 ) -> tuple[int, int]:
     """The part of a process that is not the first one: steps, from where and as long as that one says."""
-    settings, loss_of = config.train, losses(base, encoder, config)
+    settings, gradients_of = config.train, gradients(base, encoder, config)
     if world.say(0):
         return 0, 0
     start = step = _share_state(encoder, optimizer, 0, world)
     for parts in loader(own_parts(batches, settings, world), start, settings):
-        train_step(loss_of, encoder, optimizer, parts, config, world)
+        train_step(gradients_of, encoder, optimizer, parts, config, world)
         step = parts[0].step + 1
         if world.say(0):
             break
@@ -180,15 +180,15 @@ class Step:
         return {"step": self.number, **values, "learning_rate": self.learning_rate}
 
 
-def losses(base: BaseModel, encoder: PersonEncoder, config: Config) -> LossOf:
-    """`measured_loss` of a batch, recorded where the configuration wants it and the device can."""
+def gradients(base: BaseModel, encoder: PersonEncoder, config: Config) -> GradientsOf:
+    """`measured_gradients` of a batch, recorded where the configuration wants it and the device can."""
     if config.train.recorded and encoder.device.type == "cuda":
         return Recorder(base, encoder, config)
-    return functools.partial(measured_loss, base, encoder, config=config)
+    return functools.partial(measured_gradients, base, encoder, config=config)
 
 
 def train_step(
-    loss_of: LossOf,
+    gradients_of: GradientsOf,
     encoder: PersonEncoder,
     optimizer: AdamW,
     parts: Sequence[Batch],
@@ -196,20 +196,19 @@ def train_step(
     world: World = ALONE,
 ) -> Step:
     """One update, without waiting for the device. From a loss or gradient that is not finite on, the optimizer changes
-    nothing any more. loss_of: see `losses`. parts: those of this process; their order of addition is the same for every
-    number of processes.
+    nothing any more. gradients_of: see `gradients`. parts: those of this process; their order of addition is the same
+    for every number of processes.
     """
     settings, rate, parameters = config.train, learning_rate(parts[0].step, config.train), trained_parameters(encoder)
     for group in optimizer.param_groups:
         group["lr"] = rate
     total = Total()
     for part in parts:
-        loss, values = loss_of(part.to(encoder.device))
-        gradients = torch.autograd.grad(loss, parameters, materialize_grads=True)
-        total.add([*([g.clone() for g in gradients] if len(parts) > 1 else gradients), values])
-    *gradients, values = total.tensors()
-    world.add([*gradients, values])
-    for parameter, gradient in zip(parameters, gradients, strict=True):
+        own, values = gradients_of(part.to(encoder.device))
+        total.add([*([g.clone() for g in own] if len(parts) > 1 else own), values])
+    *summed, values = total.tensors()
+    world.add([*summed, values])
+    for parameter, gradient in zip(parameters, summed, strict=True):
         parameter.grad = gradient
     norm = torch.nn.utils.clip_grad_norm_(parameters, settings.clip_norm)
     vars(optimizer)["found_inf"].logical_or_(~torch.isfinite(values[0] + norm))
@@ -221,10 +220,6 @@ def train_step(
         values=values,
         norm=norm,
     )
-
-
-def trained_parameters(encoder: PersonEncoder) -> list[torch.nn.Parameter]:
-    return [p for p in encoder.parameters() if p.requires_grad]
 
 
 def make_optimizer(encoder: PersonEncoder, settings: Train) -> AdamW:

@@ -22,6 +22,18 @@ def measured_loss(base: BaseModel, encoder: PersonEncoder, batch: Batch, config:
     return loss, torch.stack(values + [nothing + (name in measured) for name in NAMES]).detach()
 
 
+def measured_gradients(
+    base: BaseModel, encoder: PersonEncoder, batch: Batch, config: Config
+) -> tuple[list[Tensor], Tensor]:
+    """Of each of the encoder's trained parameters, and what was measured, see `measured_loss`."""
+    loss, values = measured_loss(base, encoder, batch, config)
+    return list(torch.autograd.grad(loss, trained_parameters(encoder), materialize_grads=True)), values
+
+
+def trained_parameters(encoder: PersonEncoder) -> list[torch.nn.Parameter]:
+    return [p for p in encoder.parameters() if p.requires_grad]
+
+
 def training_loss(
     base: BaseModel, encoder: PersonEncoder, batch: Batch, config: Config
 ) -> tuple[Tensor, dict[str, Tensor]]:

@@ -12,7 +12,7 @@ from harald.settings import resolve
 from harald.training import recording
 from harald.training.batch import MULTIPLE, Batches
 from harald.training.recording import Recorder
-from harald.training.step import measured_loss, target_losses
+from harald.training.step import measured_gradients, target_losses
 from tests.models import base, encoder
 from tests.states import write_dataset
 
@@ -33,15 +33,15 @@ def batches(tmp_path_factory) -> Batches:
 
 def test_a_recording_computes_any_batch_of_its_sizes(batches, monkeypatch):
     """Whatever differs between two batches of a recording must come in with the tensors."""
-    monkeypatch.setattr(recording, "recorded", lambda parts, function, sample, pool: function)
+    monkeypatch.setattr(recording, "Recording", lambda function, sample, pool, stream: function)
     e, served = encoder(), 0
     recorder = Recorder(base(), e, batches.config)
     for step in range(STEPS):
         before = len(recorder.recordings)
-        loss, values = recorder(batches[step])
+        gradients, values = recorder(batches[step])
         served += len(recorder.recordings) == before
-        expected, measured = measured_loss(base(), e, batches[step], batches.config)
-        assert torch.equal(loss, expected) and torch.equal(values, measured)
+        expected, measured = measured_gradients(base(), e, batches[step], batches.config)
+        assert all(map(torch.equal, gradients, expected)) and torch.equal(values, measured)
     assert served >= STEPS // 4, "too few batches were computed by the recording of another one"
     assert len({float(batches[step].targets.of[1]) for step in range(STEPS)}) > 1
     assert len({len(batches[step].targets.layout.put) // len(batches[step].targets) for step in range(STEPS)}) == 1
@@ -63,7 +63,7 @@ def test_room_for_all_lengths_changes_no_loss(batches):
 
 
 def test_too_many_sizes_are_refused(batches, monkeypatch):
-    monkeypatch.setattr(recording, "recorded", lambda parts, function, sample, pool: function)
+    monkeypatch.setattr(recording, "Recording", lambda function, sample, pool, stream: function)
     monkeypatch.setattr(recording, "MOST", 1)
     recorder = Recorder(base(), encoder(), batches.config)
     with pytest.raises(TrainingError, match="more than 1 different sizes"):

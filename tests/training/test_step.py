@@ -13,7 +13,7 @@ from harald.encoder.model import PersonEncoder
 from harald.errors import TrainingError
 from harald.injection.prompt import parse
 from harald.training.batch import Batch, Batches, Targets, collate
-from harald.training.loop import Step, learning_rate, losses, make_optimizer, train_step
+from harald.training.loop import Step, gradients, learning_rate, make_optimizer, train_step
 from harald.training.step import flow_losses, target_losses, training_loss
 from tests.models import base, encoder
 from tests.states import write_dataset
@@ -28,7 +28,7 @@ def batches(tmp_path_factory):
 
 
 def stepped(e: PersonEncoder, optimizer: AdamW, parts: list[Batch], c: Config) -> Step:
-    return train_step(losses(base(), e, c), e, optimizer, parts, c)
+    return train_step(gradients(base(), e, c), e, optimizer, parts, c)
 
 
 def collated(targets: list, c: Config) -> Targets:

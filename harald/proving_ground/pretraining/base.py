@@ -9,14 +9,13 @@ from torch._inductor import config as inductor
 
 from harald import determinism
 from harald.proving_ground.pretraining import weights
-from harald.proving_ground.pretraining.fast_step import recordable
+from harald.proving_ground.pretraining.fast_step import recordable, recorded
 from harald.proving_ground.pretraining.pool import Pictures, Pool
 from harald.proving_ground.pretraining.prompts import VARIANTS, PromptIds
 from harald.proving_ground.pretraining.segment import Segment, generator, train
 from harald.proving_ground.pretraining.single_frame import single_frame
 from harald.proving_ground.pretraining.vae import CHUNK, autocast, encode_mean
 from harald.training.flow import interpolate, velocity_target
-from harald.training.recording import recorded
 
 UNIFORM_TIMES = 0.5  # share of times that are uniform; logit-normal alone left the scenes unlearnt
 DETAIL_WEIGHT = 3.0  # of a latent patch with glasses or jewellery, of one with eyes or a mouth about 2
