@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import functools
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from harald.injection.points import plain
 from harald.proving_ground.pretraining import base as pretraining
 from harald.proving_ground.pretraining import weights
 from harald.proving_ground.pretraining.fast_step import recordable, recorded
-from harald.training.batch import Batches
+from harald.training.batch import Batch, Batches
 from harald.training.loop import gradients, make_optimizer, train_step
 from harald.training.recording import Recorder
 from harald.training.step import measured_gradients
@@ -96,23 +97,23 @@ def test_a_step_never_waits_for_the_gpu(tmp_path: Path) -> None:
 
 
 @needs_cuda
-def test_recorded_training_has_the_bytes_of_the_plain_one(tmp_path: Path) -> None:
+def test_recorded_gradients_are_the_same_whatever_was_recorded_first(tmp_path: Path) -> None:
+    """So that a run that goes on elsewhere has the bytes of an unbroken one."""
     c = config.tiny()
     shape, mu = base().latent_shape(c.data.image_size)
-    plain = dataclasses.replace(c, train=dataclasses.replace(c.train, recorded=True, contrast_weight=0.1))
-    batches = Batches(plain, states_for(write_dataset(tmp_path), c), shape, mu, None, encoder().chats, base().tokenize)
+    c = dataclasses.replace(c, train=dataclasses.replace(c.train, recorded=True, contrast_weight=0.1))
+    batches = Batches(c, states_for(write_dataset(tmp_path), c), shape, mu, None, encoder().chats, base().tokenize)
 
-    def trained(recorded: bool) -> list[Tensor]:
-        student = copy.deepcopy(encoder())
-        optimizer = make_optimizer(student, plain.train)
-        of = (
-            Recorder(base(), student, plain) if recorded else partial(measured_gradients, base(), student, config=plain)
-        )
-        for step in (0, 1, 2, 0, 1):
-            train_step(of, student, optimizer, [batches[step]], plain)
-        return [p.detach() for p in student.parameters() if p.requires_grad]
+    def of(gradients_of: Callable[[Batch], tuple[list[Tensor], Tensor]], order: tuple[int, ...]) -> list[list[Tensor]]:
+        found = {step: [g.clone() for g in gradients_of(batches[step].to(DEVICE))[0]] for step in order}
+        return [found[step] for step in sorted(found)]
 
-    assert all(map(torch.equal, trained(True), trained(False)))
+    first, other = (of(Recorder(base(), encoder(), c), order) for order in ((0, 1, 2, 3, 0, 1), (3, 2, 1, 0)))
+    plain = of(partial(measured_gradients, base(), encoder(), config=c), (0, 1, 2, 3))
+    for one, same, without in zip(first, other, plain, strict=True):
+        assert all(map(torch.equal, one, same))
+        torch.testing.assert_close(one, without, rtol=5e-2, atol=2e-3)
+    assert not all(map(torch.equal, first[0], first[1]))
 
 
 @needs_cuda

@@ -100,9 +100,10 @@ class QwenImage(BaseModel):
             raise PromptError(
                 f"the prompt has {length} tokens, the base model reads at most {MAX_STATES}", "shorten the prompt"
             )
+        # Causal, and whole or padded on the right: no mask. Saying so keeps the library from making one in a recording.
         output = self.text_model(
-            inputs_embeds=embeddings.to(self.dtype), use_cache=False
-        )  # whole, or padded on the right
+            inputs_embeds=embeddings.to(self.dtype), attention_mask={"full_attention": None}, use_cache=False
+        )
         return output.last_hidden_state[:, self.head :]  # post-norm, as the pipeline's hidden_states[-1]
 
     # ------------------------------------------------------------ pictures
