@@ -222,7 +222,7 @@ class Phase(Strict):
 
     name: str
     steps: int  # the last phase lasts as long as the training
-    learning_rate: float | None = None
+    rates: tuple[float, float] = (1.0, 1.0)  # shares of the learning rate at its begin and its end, linear between
     max_references: int | None = None
     cross_domain_share: float | None = None
     state_free_share: float | None = None
@@ -277,12 +277,17 @@ class Train(Strict):
 
     def at(self, step: int) -> "Train":
         """What holds at a step: a pure function of it."""
+        phase, _ = self.phase_at(step)
+        changes = {field.name: getattr(phase, field.name) for field in fields(phase)[3:]} if phase else {}
+        return replace(self, **{name: value for name, value in changes.items() if value is not None})
+
+    def phase_at(self, step: int) -> tuple[Phase | None, int]:
+        """The phase of a step, and the steps of it that lie before."""
         for phase in self.phases:
+            if step < phase.steps or phase is self.phases[-1]:
+                return phase, step
             step -= phase.steps
-            if step < 0 or phase is self.phases[-1]:
-                changes = {field.name: getattr(phase, field.name) for field in fields(phase)[2:]}
-                return replace(self, **{name: value for name, value in changes.items() if value is not None})
-        return self
+        return None, step
 
 
 @dataclass(frozen=True)
@@ -383,17 +388,17 @@ class Config(Strict):
 
 
 # ---------------------------------------------------------------- presets
-def stages(warm_up: int, cross_view: int, mixed: int, twins: int, last_rate: float) -> tuple[Phase, ...]:
+def stages(warm_up: int, cross_view: int, mixed: int, twins: int) -> tuple[Phase, ...]:
     """The staged recipe, with the steps of each stage; why each is there stands in docs/training.md."""
     return (
         Phase("warm-up", warm_up, flow_weight=0.0, teacher_weight=1.0, state_free_share=1.0, drop_group=0.0),
-        Phase("cross-view", cross_view, teacher_weight=1.0, teacher_beside=0.25, state_free_share=1.0),
+        Phase("cross-view", cross_view, (1.0, 0.5), teacher_weight=1.0, teacher_beside=0.25, state_free_share=1.0),
         Phase(
-            "mixed", mixed, teacher_weight=1.0, teacher_beside=0.25, cross_domain_share=0.5, contrast_weight=0.02,
-            override_share=0.1,
+            "mixed", mixed, (0.5, 0.2), teacher_weight=1.0, teacher_beside=0.25,
+            cross_domain_share=0.5, override_share=0.1,
         ),
         Phase(
-            "twins and overrides", twins, learning_rate=last_rate, teacher_weight=1.0, teacher_beside=0.25,
+            "twins and overrides", twins, (0.2, 0.02), teacher_weight=1.0, teacher_beside=0.25,
             cross_domain_share=0.5, contrast_weight=0.05, override_share=0.2, twins_together=True,
         ),
     )  # fmt: skip
@@ -404,7 +409,7 @@ def full() -> Config:
     return Config(
         preset="full",
         models=Models(base=ModelRef("Qwen/Qwen-Image"), encoder=ModelRef("Qwen/Qwen3-VL-8B-Instruct")),
-        train=Train(phases=stages(3000, 6000, 7000, 4000, last_rate=2e-5), parts=4, validate_every=1000),
+        train=Train(phases=stages(3000, 6000, 7000, 4000), parts=4, validate_every=1000),
     )
 
 
@@ -432,9 +437,9 @@ def mini() -> Config:
             vision="lora",
         ),
         train=Train(
-            steps=6000,
-            phases=stages(1500, 1500, 2000, 1000, last_rate=2e-4),
-            states_per_batch=128,
+            steps=14_500,
+            phases=stages(4000, 4000, 4000, 2500),
+            states_per_batch=64,
             max_references=4,
             learning_rate=1e-3,
             warmup_steps=100,

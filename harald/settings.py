@@ -134,6 +134,8 @@ def check(config: Config) -> None:
     for number, phase in enumerate(train.phases):
         if phase.steps < 1:
             raise ConfigError(f"train.phases.{number}.steps is {phase.steps}", "use 1 or more")
+        if min(phase.rates) < 0:
+            raise ConfigError(f"train.phases.{number}.rates is {list(phase.rates)}", "use 0 or more")
         _check_train(train.at(start), f"train, phase {phase.name!r},")
         start += phase.steps
 

@@ -249,7 +249,7 @@ def test_earlier_run_is_found_by_name_and_an_unknown_name_lists_the_known(runtim
 
 
 def test_phase_replaces_fields_while_it_lasts_and_the_last_one_lasts():
-    phases = (Phase("first", 2, teacher_weight=1.0), Phase("second", 3, state_free_share=0.5, learning_rate=1e-5))
+    phases = (Phase("first", 2, teacher_weight=1.0), Phase("second", 3, state_free_share=0.5))
     train = replace(tiny().train, phases=phases)
     assert [train.at(step).teacher_weight for step in range(4)] == [1.0, 1.0, 0.0, 0.0]
     assert [train.at(step).state_free_share for step in (1, 2, 100)] == [train.state_free_share, 0.5, 0.5]

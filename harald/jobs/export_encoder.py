@@ -107,9 +107,11 @@ def phases(trained: Config, step: int) -> list[dict[str, Any]]:
         last = phase is None or phase is trained.train.phases[-1]
         end = step if last else min(step, begin + phase.steps)
         settings = trained.train.at(begin)
+        rates = [f"{settings.learning_rate * share:.3g}" for share in (phase.rates if phase else (1.0,))]
         if end > begin or not rows:
             rows.append({
-                "name": phase.name if phase else "all", "steps": end - begin, "learning_rate": settings.learning_rate,
+                "name": phase.name if phase else "all", "steps": end - begin,
+                "learning_rate": " to ".join(dict.fromkeys(rates)),
                 "flow": settings.flow_weight, "teacher": settings.teacher_weight, "contrast": settings.contrast_weight,
             })  # fmt: skip
         begin = end

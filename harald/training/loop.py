@@ -233,8 +233,13 @@ def make_optimizer(encoder: PersonEncoder, settings: Train) -> AdamW:
 
 
 def learning_rate(step: int, settings: Train) -> float:
-    """Linear warm-up, then the phase's rate: independent of the run's length, so that a run can be made longer."""
-    return settings.at(step).learning_rate * min(1.0, (step + 1) / max(1, settings.warmup_steps))
+    """Linear warm-up, then the phase's share of the rate, linear within the phase: independent of the run's length,
+    so that a run can be made longer.
+    """
+    phase, before = settings.phase_at(step)
+    begin, end = phase.rates if phase else (1.0, 1.0)
+    share = begin + (end - begin) * min(1.0, before / phase.steps) if phase else begin
+    return settings.learning_rate * share * min(1.0, (step + 1) / max(1, settings.warmup_steps))
 
 
 def loader(batches: Dataset, start: int, settings: Train) -> DataLoader:

@@ -18,7 +18,7 @@ from tests.states import write_dataset
 
 def tiny():
     config = settings.resolve("tiny")
-    stages = (Phase("first", 2, teacher_weight=0.0), Phase("second", 5, learning_rate=1e-5))
+    stages = (Phase("first", 2, teacher_weight=0.0), Phase("second", 5, rates=(0.01, 0.01)))
     steps = dataclasses.replace(config.train, steps=3, phases=stages, sample_every=9, checkpoint_every=1)
     return dataclasses.replace(config, train=steps)
 

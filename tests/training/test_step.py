@@ -7,7 +7,7 @@ from torch.optim import AdamW
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from harald import config
-from harald.config import Config
+from harald.config import Config, Phase
 from harald.data.index import states_for
 from harald.encoder.model import PersonEncoder
 from harald.errors import TrainingError
@@ -112,6 +112,13 @@ def test_contrast_is_part_of_the_loss_when_it_is_asked_for(batches):
 def test_warm_up_is_linear_then_constant():
     settings = dataclasses.replace(config.tiny().train, warmup_steps=4, learning_rate=1.0)
     assert [learning_rate(step, settings) for step in range(6)] == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
+
+
+def test_rate_falls_within_a_phase_whatever_the_length_of_the_run():
+    phases = (Phase("one", 4), Phase("two", 4, (1.0, 0.2)), Phase("three", 2, (0.5, 0.0)))
+    settings = dataclasses.replace(config.tiny().train, warmup_steps=1, learning_rate=1.0, phases=phases)
+    rates = [learning_rate(step, settings) for step in range(12)]
+    assert rates == pytest.approx([1, 1, 1, 1, 1, 0.8, 0.6, 0.4, 0.5, 0.25, 0, 0])
 
 
 def taught(batches: Batches, **changes) -> Batches:
