@@ -12,13 +12,14 @@ import torch
 from torch import Tensor
 
 from harald import config, determinism
+from harald.base.compiled import recordable
 from harald.base.qwen_image import QwenImage
 from harald.data.index import states_for
 from harald.encoder.model import PersonEncoder
 from harald.injection.points import plain
 from harald.proving_ground.pretraining import base as pretraining
 from harald.proving_ground.pretraining import weights
-from harald.proving_ground.pretraining.fast_step import recordable, recorded
+from harald.proving_ground.pretraining.fast_step import recorded
 from harald.training.batch import Batch, Batches
 from harald.training.loop import gradients, make_optimizer, train_step
 from harald.training.recording import Recorder

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 from torch._inductor import config as inductor
 
 from harald import determinism
+from harald.base.compiled import SAME_TWICE, recordable
 from harald.proving_ground.pretraining import weights
-from harald.proving_ground.pretraining.fast_step import recordable, recorded
+from harald.proving_ground.pretraining.fast_step import recorded
 from harald.proving_ground.pretraining.pool import Pictures, Pool
 from harald.proving_ground.pretraining.prompts import VARIANTS, PromptIds
 from harald.proving_ground.pretraining.segment import Segment, generator, train
@@ -21,12 +22,6 @@ UNIFORM_TIMES = 0.5  # share of times that are uniform; logit-normal alone left 
 DETAIL_WEIGHT = 3.0  # of a latent patch with glasses or jewellery, of one with eyes or a mouth about 2
 TIME_MEAN = 1.0  # of the logit of the other times: nearer to noise
 PARTS = 2  # of a batch: a sum of two has no order, so two GPUs give the bytes of one
-
-# Kernels that Inductor fuses give the blocks other gradients in every call (PyTorch 2.11, H200); these do not.
-SAME_TWICE = {
-    "deterministic": True, "max_fusion_size": 1, "epilogue_fusion": False, "aggressive_fusion": False,
-    "triton.mix_order_reduction": False,
-}  # fmt: skip
 
 
 def run(segment: Segment) -> dict[str, float]:

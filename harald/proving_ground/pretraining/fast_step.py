@@ -1,39 +1,10 @@
-"""The stock MMDiT so that it can be compiled, and steps of it recorded."""
+"""Steps of the pretraining as CUDA graphs."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-
-from harald.base.text_mask import no_lengths, replaced
-
-
-def rotate(x: Tensor, freqs_cis: Tensor, use_real: bool = False) -> Tensor:
-    """diffusers' apply_rotary_emb_qwen without complex numbers, for which Inductor has no code.
-
-    x: [b, s, h, d]; freqs_cis: [s, d / 2, 2], cosine and sine.
-    """
-    assert not use_real, "the Qwen processor asks for the complex form"
-    a, b = x.float().unflatten(-1, (-1, 2)).unbind(-1)
-    cosine, sine = freqs_cis[:, None, :, 0], freqs_cis[:, None, :, 1]
-    return torch.stack([a * cosine - b * sine, a * sine + b * cosine], -1).flatten(3).type_as(x)
-
-
-@contextmanager
-def recordable(transformer: Any, turn: Callable[..., Tensor] = rotate) -> Iterator[None]:
-    """Inside, the transformer can be compiled and recorded: real rotary embeddings (the same numbers to float32
-    rounding) and nothing from the host.
-    """
-    hook = transformer.pos_embed.register_forward_hook(
-        lambda module, inputs, output: tuple(torch.view_as_real(freqs).contiguous() for freqs in output)
-    )
-    try:
-        with no_lengths(), replaced(apply_rotary_emb_qwen=turn):
-            yield
-    finally:
-        hook.remove()
 
 
 class Function(nn.Module):

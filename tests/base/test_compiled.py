@@ -4,8 +4,8 @@ from diffusers import QwenImageTransformer2DModel
 from diffusers.models.transformers import transformer_qwenimage as stock
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from harald.base.compiled import compiled, recordable
 from harald.proving_ground.mini_models import TINY
-from harald.proving_ground.pretraining.fast_step import recordable
 
 CALL = {
     "hidden_states": torch.randn(2, 16, 64),
@@ -53,3 +53,14 @@ def test_recordable_transformer_takes_nothing_from_the_host(model):
     with FromTheHost() as seen:
         model(**CALL)
     assert seen.count, "the stock transformer needs no help any more"
+
+
+def test_compiled_blocks_draw_the_same_and_can_be_left(model):
+    """On a CPU by AOTAutograd alone: what Inductor makes of it is for a GPU."""
+    before = model(**CALL)[0]
+    with compiled(model, backend="aot_eager"):
+        inside = model(**CALL)[0]
+        assert all(block._compiled_call_impl is not None for block in model.transformer_blocks)
+    torch.testing.assert_close(inside, before, rtol=1e-5, atol=1e-5)
+    assert all(block._compiled_call_impl is None for block in model.transformer_blocks)
+    assert torch.equal(model(**CALL)[0], before)
