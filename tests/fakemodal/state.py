@@ -101,10 +101,11 @@ class State:
         secrets: dict[str, dict[str, str]],
         container_env: dict[str, str],
         preempt: dict[str, str],
-        disturb: dict[str, float],
+        disturb: dict[str, float] | None = None,
         seed: int = 0,
     ) -> None:
-        self.folder, self.container_env, self.preempt, self.disturb = folder, container_env, preempt, disturb
+        self.folder, self.container_env, self.preempt = folder, container_env, preempt
+        self.disturb = disturb or {}
         self.draw = random.Random(seed)
         self.zygote = Zygote(container_env)
         (folder / "calls").mkdir(parents=True, exist_ok=True)

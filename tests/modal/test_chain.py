@@ -19,7 +19,7 @@ from tests.modal.conftest import Cloud, Run, write_states
 pytestmark = [pytest.mark.modal, pytest.mark.slow]
 
 RUN = ("--preset", "tiny", "--run-name", "chain")
-TRAIN = ("--steps", "8", "--checkpoint-every", "2")
+TRAIN = ("--steps", "20", "--checkpoint-every", "2")
 
 
 @pytest.fixture(scope="module")
@@ -62,17 +62,17 @@ def test_check_dataset_lists_every_state_of_both_base_folders(chain):
 
 def test_preempted_prepare_ends_with_the_shards_of_an_undisturbed_one(chain, tmp_path):
     """The service interrupts a part after its first shard and starts another one."""
-    small = '{"prepare.pictures_per_shard": 4, "prepare.containers": 1}'
+    small = '{"prepare.pictures_per_shard": 1, "prepare.containers": 1}'
     run = good(chain.run("prepare", *RUN, "--overrides", small, preempt="part:latents/*/*.safetensors"))
     assert [container["preempted"] for container in run.containers("part")] == [True, False]
-    assert len(re.findall("this part: 4 of 20 pictures", run.output)) == 2, run.output
+    assert len(re.findall("this part: 1 of 20 pictures", run.output)) == 2, run.output
     assert read_index(chain.output / "prepare/chain")[1].keys() == {
         f"{state.name}/{path.name}" for name in DATASETS.values()
         for state in (chain.state / "volumes" / name).iterdir() for path in state.glob("*.png")
     }  # fmt: skip
     volumes = {number: chain.state / "volumes" / name for number, name in DATASETS.items()}
     here = Runtime(tmp_path, volumes, tmp_path / "output", models.cache())
-    assert prepare.run(here, resolve("tiny", overrides=small), "here")["shards"] == 5  # some sketches are the same
+    assert prepare.run(here, resolve("tiny", overrides=small), "here")["shards"] == 20  # some sketches are the same
     assert shards(chain.output) == shards(here.output)
 
 
@@ -89,8 +89,8 @@ def test_injection_poc_ends_with_a_report_and_person_files(chain):
 def test_train_writes_checkpoints_metrics_and_a_report(chain):
     good(chain.run("train", *RUN, *TRAIN, "--overrides", '{"train.latents": "chain"}'))
     folder = chain.output / "train/chain"
-    assert [path.name for path in sorted((folder / "checkpoints").iterdir())] == [f"step_{n:08d}" for n in (4, 6, 8)]
-    assert [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()] == [*range(1, 9)]
+    assert [path.name for path in sorted((folder / "checkpoints").iterdir())] == [f"step_{n:08d}" for n in (16, 18, 20)]
+    assert [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()] == [*range(1, 21)]
     assert (folder / "report.html").is_file()
 
 
@@ -103,15 +103,15 @@ def test_preempted_training_ends_with_the_bytes_of_an_undisturbed_one(chain):
         )
     )  # fmt: skip
     assert [container["preempted"] for container in run.containers("train")] == [True, False]
-    starts = [int(step) for step in re.findall(r"start at step (\d+) of 8", run.output)]
-    assert starts[0] == 0 and 2 <= starts[1] < 8, run.output  # the step that it was in was finished and written
+    starts = [int(step) for step in re.findall(r"start at step (\d+) of 20", run.output)]
+    assert starts[0] == 0 and 2 <= starts[1] < 20, run.output  # the step that it was in was finished and written
     undisturbed, preempted = (fingerprints(chain.output / "train" / name) for name in ("chain", "preempted"))
     assert undisturbed == preempted
 
 
 def fingerprints(folder: Path) -> dict[str, str]:
     """Hash of every file of the last checkpoint, and of the metrics."""
-    files = [*(folder / "checkpoints/step_00000008").iterdir(), folder / "metrics.jsonl"]
+    files = [*(folder / "checkpoints/step_00000020").iterdir(), folder / "metrics.jsonl"]
     return {file.name: sha256(file) for file in files}
 
 
