@@ -332,6 +332,22 @@ def measure_mini(
                faces_in_place=faces_in_place, into=into)  # fmt: skip
 
 
+@job(**config.TRAIN_JOB)
+def benchmark(
+    preset: Preset = "full",
+    run_name: str = "",
+    seed: int = 0,
+    overrides: str = "{}",
+    only: str = "",
+    rounds: int = 3,
+    weights: Literal["random", "cache"] = "random",
+    into: str = "",
+) -> dict:
+    """Measure training and drawing on this GPU against what one would use instead. --only: some of train,draw."""
+    return run("benchmark", preset=preset, run_name=run_name, seed=seed, overrides=overrides, only=only,
+               rounds=rounds, weights=weights, into=into)  # fmt: skip
+
+
 @job(**config.CPU_JOB)
 def runs(preset: Preset = "full", run_name: str = "", seed: int = 0, overrides: str = "{}", job: str = "") -> dict:
     """List all runs: state, step, time, cost. --job, --run-name: only these."""

@@ -1,0 +1,71 @@
+"""Times of several arms in turn, so that what the machine does besides hits them alike."""
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from harald.errors import HaraldError
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of each round; peak: bytes of device memory, of all rounds and with everything that was there before.
+
+    failed: why there are none.
+    """
+
+    seconds: tuple[float, ...]
+    peak: int
+    failed: str = ""
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.seconds) if self.seconds else float("nan")
+
+
+def in_turn(arms: Mapping[str, Callable[[], Any]], rounds: int, device: torch.device) -> dict[str, Timing]:
+    """Each arm once for warming up, then all in turn, `rounds` times. An arm without enough memory is left out."""
+    seconds: dict[str, list[float]] = {name: [] for name in arms}
+    peaks, failed = dict.fromkeys(arms, 0), dict[str, str]()
+    for number in range(rounds + 1):
+        for name, call in arms.items():
+            if name in failed:
+                continue
+            try:
+                taken, peak = _once(call, device)
+            except (torch.OutOfMemoryError, HaraldError, NotImplementedError) as error:
+                failed[name] = f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
+                _forget(device)
+                continue
+            peaks[name] = max(peaks[name], peak)
+            if number:
+                seconds[name].append(taken)
+    return {name: Timing(tuple(seconds[name]), peaks[name], failed.get(name, "")) for name in arms}
+
+
+def _once(call: Callable[[], Any], device: torch.device) -> tuple[float, int]:
+    cuda = device.type == "cuda"
+    if cuda:
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+    start = time.perf_counter()
+    call()
+    if cuda:
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - start, torch.cuda.max_memory_allocated(device) if cuda else 0
+
+
+def _forget(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def matrix_rate(device: torch.device, dtype: torch.dtype, side: int = 8192, rounds: int = 10) -> float:
+    """Floating-point operations a second of a product of two square matrices of random numbers, median."""
+    a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
+    timing = in_turn({"product": lambda: a @ b}, rounds, device)["product"]
+    return 2 * side**3 / timing.median

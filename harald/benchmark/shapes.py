@@ -1,0 +1,75 @@
+"""The published models with random weights, made on the device: for measuring, not for pictures.
+
+The tokenizer is the small models' own: how many tokens a text has changes no speed, and the published one is not in
+this package.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import diffusers
+import torch
+import transformers
+from transformers import Qwen2VLImageProcessorPil
+
+from harald.base.prompt_template import TEMPLATE_HEAD
+from harald.base.qwen_image import QwenImage
+from harald.config import Config, ModelRef
+from harald.encoder.chat import ChatBuilder
+from harald.encoder.model import PersonEncoder
+from harald.errors import ConfigError, did_you_mean
+from harald.proving_ground.mini_tokenizer import build
+from harald.published.facts import PUBLISHED, Part, Published
+
+
+def random_base(ref: ModelRef, device: torch.device, dtype: torch.dtype) -> QwenImage:
+    """A Qwen-Image whose sizes are published. Raises ConfigError."""
+    published, tokenizer = _published(ref), build()
+    made = {part.folder: random_model(published, part, device, dtype) for part in published.parts if part.parameters}
+    config = published.config(next(part for part in published.parts if part.folder == "scheduler"))
+    scheduler: Any = diffusers.FlowMatchEulerDiscreteScheduler.from_config(config)
+    pipeline: Any = diffusers.QwenImagePipeline(scheduler, tokenizer=tokenizer, **made)
+    pipeline.prompt_template_encode_start_idx = len(tokenizer(TEMPLATE_HEAD, add_special_tokens=False).input_ids)
+    return QwenImage(pipeline, ref.repo)
+
+
+def random_encoder(config: Config, base: QwenImage) -> PersonEncoder:
+    """An untrained encoder on a Qwen3-VL whose sizes are published. Raises ConfigError."""
+    published, tokenizer = _published(config.models.encoder), build()
+    model, processor = published.parts
+    vlm = random_model(published, model, base.device, base.dtype).model.eval()
+    free = list(range(len(tokenizer), len(tokenizer) + config.encoder.tokens))
+    chats = ChatBuilder(
+        tokenizer, Qwen2VLImageProcessorPil(**published.config(processor)), free, config.encoder.max_pixels
+    )
+    scale = torch.ones(base.width)
+    return PersonEncoder(
+        vlm, chats, config.encoder, config.models.encoder, scale, config.injection.point, base.repo, config.seed
+    )
+
+
+def random_model(published: Published, part: Part, device: torch.device, dtype: torch.dtype) -> Any:
+    """Weights as the class draws them at first, on the device and in the type."""
+    raw = published.config(part)
+    with device, default_dtype(dtype):
+        if hasattr(diffusers, part.kind):
+            return getattr(diffusers, part.kind).from_config(raw).eval()
+        kind = getattr(transformers, part.kind)
+        return kind._from_config(kind.config_class.from_dict(raw), dtype=dtype).eval()
+
+
+@contextmanager
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def _published(ref: ModelRef) -> Published:
+    if ref.repo not in PUBLISHED:
+        raise ConfigError(f"the sizes of {ref.repo} are not recorded", did_you_mean(ref.repo, PUBLISHED))
+    return PUBLISHED[ref.repo]
