@@ -332,7 +332,7 @@ def measure_mini(
                faces_in_place=faces_in_place, into=into)  # fmt: skip
 
 
-@job(**config.TRAIN_JOB)
+@job(**config.TRAIN_JOB | {"retries": None})
 def benchmark(
     preset: Preset = "full",
     run_name: str = "",

@@ -21,6 +21,7 @@ from harald.injection.prompt import ANY, parse
 
 PROMPT = "photo of <person>, portrait, laughing, facing the camera, on a beach at dusk, warm light from the left"
 STOCK, NOBODY, EXACT = "stock pipeline", "ours, nobody", "ours, nobody, compiled"
+FLOAT8 = "ours, nobody, compiled, float8"
 
 
 PERSON_ARM = "ours, person, compiled, pictures: "
@@ -50,6 +51,10 @@ class Pictures:
             **{person_arm(n): lambda n=n: self.compiled(lambda: self.person(n)) for n in references},
             **{edit_arm(n): lambda n=n: self.edited(n) for n in edits},
         }
+
+    def float8_arms(self) -> dict[str, Callable[[], Any]]:
+        """Once the base model's layers are in float8."""
+        return {FLOAT8: lambda: self.compiled(self.nobody)}
 
     def stock(self) -> Any:
         g = self.config.generate

@@ -13,12 +13,14 @@ from harald.benchmark.clock import Timing
 from harald.evaluation.bar import Bar, Origin, finite
 
 THROUGHPUT = Bar("training: samples/s against the plain loop, bfloat16", 3.0, "times")
+THROUGHPUT_8 = Bar("training: samples/s against the plain loop, frozen weights in float8", 4.5, "times")
 SHARE = Bar("training: share of the measured bfloat16 rate, nothing recomputed", 0.55, "share")
 DETERMINISTIC = Bar("training: deterministic against not, time", 1.10, "times", "<=")
 PERSON = Bar("picture: with a person against without, slowest number of references", 1.03, "times", "<=")
 EDIT = Bar("picture: faster than the edit pipeline with 3 pictures", 5.0, "times")
 EXACT = Bar("picture: exact, faster than the stock pipeline", 1.3, "times")
-BARS = (THROUGHPUT, SHARE, DETERMINISTIC, PERSON, EDIT, EXACT)
+FAST = Bar("picture: float8, faster than the stock pipeline", 2.2, "times")
+BARS = (THROUGHPUT, THROUGHPUT_8, SHARE, DETERMINISTIC, PERSON, EDIT, EXACT, FAST)
 Ratio = tuple[float, float, float]  # of the medians; the smallest and the largest of a round
 NOTHING: Ratio = (math.nan, math.nan, math.nan)
 
@@ -35,6 +37,8 @@ def measured(timings: Mapping[str, Timing], flops: int, rate: float) -> dict[Bar
     """timings: of the arms of `training` and `drawing`. flops: of a step of ours; rate: a second."""
     found = {
         THROUGHPUT: ratio(timings.get(training.PLAIN), timings.get(training.COMPILED)),
+        THROUGHPUT_8: ratio(timings.get(training.PLAIN), timings.get(training.FLOAT8)),
+        FAST: ratio(timings.get(drawing.STOCK), timings.get(drawing.FLOAT8)),
         DETERMINISTIC: ratio(timings.get(training.COMPILED), timings.get(training.LOOSE)),
         EXACT: ratio(timings.get(drawing.STOCK), timings.get(drawing.EXACT)),
         EDIT: ratio(timings.get(drawing.edit_arm(3)), timings.get(drawing.person_arm(3))),

@@ -2,9 +2,11 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
+from torch import Tensor
+from torch.nn import functional as F
 from torch.optim import AdamW
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -16,10 +18,11 @@ from harald.errors import DatasetError
 from harald.records import State
 from harald.training.batch import Batch, Batches
 from harald.training.loop import gradients, make_optimizer, train_step
+from harald.training.step import target_losses
 
 PLAIN, EAGER, COMPILED = "plain loop", "ours, eager", "ours, compiled"
-LOOSE = "ours, compiled, not deterministic"
-ARMS = (PLAIN, EAGER, COMPILED, LOOSE)
+LOOSE, FLOAT8 = "ours, compiled, not deterministic", "ours, compiled, float8"
+ARMS = (PLAIN, EAGER, COMPILED, LOOSE, FLOAT8)
 
 
 class Steps:
@@ -68,6 +71,19 @@ class Steps:
             LOOSE: lambda: self._compiled(deterministic=False),
         }
 
+    def float8_arms(self) -> dict[str, Callable[[], None]]:
+        """Once the base model's layers are in float8."""
+        return {FLOAT8: lambda: self._compiled(deterministic=True)}
+
+    def token_gradient(self) -> Tensor:
+        """Of our batch's loss to the tokens, [K, d] over all states: what the encoder learns from."""
+        batch, config = self.batches["ours"].to(self.base.device), self.configs["ours"]
+        with torch.no_grad():
+            tokens = self.encoder.tokens(batch.references)
+        tokens.requires_grad_()
+        loss = target_losses(self.base, tokens, batch.targets, config)[0].mean()
+        return torch.autograd.grad(loss, tokens)[0].float().sum(0)
+
     def flops(self) -> int:
         """Of one of our steps, forward and backward, nothing recomputed; products of matrices and attention alone."""
         with FlopCounterMode(display=False) as counter:
@@ -83,6 +99,22 @@ class Steps:
         with recomputing(self.base, self.encoder, recompute):
             of = gradients(self.base, self.encoder, config)
             train_step(of, self.encoder, _quiet(optimizer), [self.batches[name]], config)
+
+
+def deviation(exact: Tensor, other: Tensor, groups: Sequence[tuple[str, int]]) -> dict[str, tuple[float, float]]:
+    """Gradients [K, d] of the tokens: for each group of slots cosine and ratio of the norms.
+
+    >>> deviation(torch.eye(3), 2 * torch.eye(3), [("face", 1), ("worn", 2)])
+    {'face': (1.0, 2.0), 'worn': (1.0, 2.0)}
+    """
+    parts = zip(groups, *(t.split([size for _, size in groups]) for t in (exact, other)), strict=True)
+    return {
+        name: (
+            round(F.cosine_similarity(a.flatten(), b.flatten(), 0).item(), 6),
+            round((b.norm() / a.norm()).item(), 6),
+        )
+        for (name, _), a, b in parts
+    }
 
 
 def _quiet(optimizer: AdamW) -> AdamW:

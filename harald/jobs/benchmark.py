@@ -11,12 +11,14 @@ import torch
 from PIL import Image
 
 from harald import determinism, runs
+from harald.base.float8 import to_float8
 from harald.base.qwen_image import QwenImage
 from harald.benchmark import shapes, table
 from harald.benchmark.clock import Timing, in_turn, matrix_rate
 from harald.benchmark.drawing import Pictures
-from harald.benchmark.training import Steps
+from harald.benchmark.training import Steps, deviation
 from harald.config import Config
+from harald.data.images import load_picture
 from harald.data.index import states_for
 from harald.encoder.model import PersonEncoder
 from harald.errors import ConfigError, did_you_mean
@@ -57,24 +59,29 @@ def run(
     rate = matrix_rate(device, base.dtype, SIDE if device.type == "cuda" else 512)
     log.info("%.1f TFLOP/s in products of matrices", rate / 1e12)
     timings: dict[str, Timing] = {}
-    flops = samples = 0
     with tempfile.TemporaryDirectory() as scratch:
         states = made_up(Path(scratch), config)
-        if "train" in parts:
-            one = dataclasses.replace(config, train=dataclasses.replace(config.train, states_per_batch=1))
-            steps = Steps(base, encoder, states, one)
+        one = dataclasses.replace(config, train=dataclasses.replace(config.train, states_per_batch=1))
+        steps = Steps(base, encoder, states, one) if "train" in parts else None
+        if steps:
             timings |= in_turn(arms(steps.arms(), device), rounds, device)
-            flops, samples = steps.flops(), steps.samples
-            del steps
-            _forget(device)
+        pictures = Pictures(base, encoder, [load_picture(v.image) for v in states[0].views], config)
         if "draw" in parts:
-            references = [Image.open(view.image).convert("RGB") for view in states[0].views]
-            pictures = Pictures(base, encoder, references, config)
             timings |= in_turn(arms(pictures.arms(REFERENCES, EDITS), device), rounds, device)
+        flops, samples = (steps.flops(), steps.samples) if steps else (0, 0)
+        exact = steps.token_gradient() if steps else None
+        log.info("%d layers in float8 from here on", to_float8(base.transformer.transformer_blocks))
+        gradients = {}
+        if steps and exact is not None:
+            gradients = deviation(exact, steps.token_gradient(), config.encoder.groups)
+            log.info("gradient of the tokens in float8, cosine and norm against %s: %s", base.dtype, gradients)
+        later = (steps.float8_arms() if steps else {}) | (pictures.float8_arms() if "draw" in parts else {})
+        timings |= in_turn(arms(later, device), rounds, device)
     rows = table.bar_rows(table.measured(timings, flops, rate), here, config.seed)
     text = table.markdown(timings, samples, rate)
     facts = {
         "rate": rate, "flops": flops, "samples": samples, "rounds": rounds, "weights": weights, "bars": rows,
+        "float8_gradients": gradients,
         "timings": {name: dataclasses.asdict(timing) for name, timing in timings.items()},
     }  # fmt: skip
     runs.write_json(folder / "benchmark.json", facts)
@@ -119,8 +126,3 @@ def made_up(root: Path, config: Config) -> list[State]:
             )
             (state / f"photo_view_{view:02d}.txt").write_text(PROMPT)
     return states_for(Runtime.local(root), config)
-
-
-def _forget(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.empty_cache()

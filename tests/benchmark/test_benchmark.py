@@ -29,6 +29,8 @@ def test_job_times_all_arms_that_a_cpu_can_take_and_writes_rows(tmp_path):
     assert {training.PLAIN, training.EAGER, "stock pipeline", "edit pipeline, pictures: 3"} <= timings.keys()
     assert not [name for name, timing in timings.items() if timing["failed"] or timing["seconds"][0] <= 0]
     assert facts["flops"] > 0 < facts["rate"]
+    assert facts["float8_gradients"].keys() == dict(config.tiny().encoder.groups).keys()
+    assert all(0.9 < cosine < 1 and 0.9 < norm < 1.1 for cosine, norm in facts["float8_gradients"].values())
     rows = json.loads(file.read_text())["bars"]
     assert [row["name"] for row in rows] == [bar.name for bar in table.BARS]
     assert {row["note"] for row in rows} == {"not measured"} and len(done["short"]) == len(rows)  # no compiler, no GPU
