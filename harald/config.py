@@ -349,6 +349,7 @@ class Stage(Strict):
     warmup_steps: int = 100
     decay_share: float = 0.5  # of the last segment, in which the learning rate falls to 0
     ema: float = 0.999
+    optimizer: Literal["adamw", "muon"] = "adamw"  # muon: for the matrices of hidden layers
     compile: bool = True  # half a minute or more at the start of a segment
 
 
@@ -416,7 +417,8 @@ def full() -> Config:
 def mini() -> Config:
     """The same classes at small sizes, trained from nothing on synthetic persons and shipped: for two CPU cores."""
     base = Stage(
-        steps=5000, segments=3, batch=768, learning_rate=1e-3, states=5120, first_states=640,
+        steps=5500, segments=3, batch=768, learning_rate=3e-3, states=7168, first_states=640, decay_share=1.0,
+        optimizer="muon",
     )  # fmt: skip
     return Config(
         preset="mini",
@@ -468,6 +470,7 @@ def mini() -> Config:
             base=base,
             judge=Stage(steps=5000, segments=1, batch=512, learning_rate=2e-3, states=8192, first_states=1536),
             vision=Stage(steps=4500, segments=1, batch=256, learning_rate=8e-4, states=7168, first_states=768),
+            prompt_tokens=88,
         ),
     )
 

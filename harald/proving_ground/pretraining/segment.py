@@ -4,23 +4,27 @@ Nothing depends on history: a segment is a pure function of the weights that it 
 """
 
 import logging
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
 
 from harald.config import Config, Pretrain, Stage
 from harald.determinism import key
 from harald.errors import TrainingError
+from harald.proving_ground.pretraining.muon import Muon
 from harald.world import ALONE, World
 
 log = logging.getLogger(__name__)
 
 LOG_EVERY = 100  # steps
+HIDDEN = re.compile(r"\b(transformer_blocks|layers)\.\d+\.")  # of what Muon is for: not the first and last layers
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,7 @@ class Plan:
     betas: tuple[float, float] = (0.9, 0.98)
     clip_norm: float = 1.0
     parts: int = 1  # of a step's batch, whose gradients are added in order
+    optimizer: Literal["adamw", "muon"] = "adamw"
 
 
 @dataclass(frozen=True)
@@ -73,7 +78,7 @@ class Segment:
         last = self.number + 1 >= stage.segments
         return Plan(
             stage.steps, stage.learning_rate, stage.warmup_steps, stage.decay_share if last else 0.0, stage.ema,
-            **changes,
+            optimizer=stage.optimizer, **changes,
         )  # fmt: skip
 
     def visible(self, step: int) -> int:
@@ -103,16 +108,13 @@ def train(
     {"step", "learning_rate", means of these since the last row}, without timings: the same in every run. world: the
     processes that share the parts; each ends with the same weights.
 
-    The device is never waited for between two rows. A loss or gradient that is not finite switches the updates off on
-    the device from that very step on; the next row raises TrainingError.
+    The device is never waited for between two rows. A loss or gradient that is not finite raises TrainingError at the
+    next row; AdamW takes no step from there on.
     """
     parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
     assert all(p.dtype == torch.float32 for p in parameters), "master weights are float32"
-    optimizer = torch.optim.AdamW(
-        parameters, lr=plan.learning_rate, betas=plan.betas, weight_decay=plan.weight_decay, fused=True
-    )
     broken = torch.zeros((), device=parameters[0].device)
-    vars(optimizer)["found_inf"] = broken  # the fused kernels take no step where this is not 0 (the hook of GradScaler)
+    optimizers = make_optimizers(modules, plan, broken)
     mean = [p.detach().clone() for p in parameters]
     rows = _Rows(plan, log_row, broken)
     if plan.parts > 1:  # what is added to must not be the memory that a recorded step writes its gradients to
@@ -120,16 +122,31 @@ def train(
             parameter.grad = torch.zeros_like(parameter)
     for step in range(plan.steps):
         rate = learning_rate(step, plan)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
         values = _backward(loss, step, plan.parts, world, parameters)
         norm = nn.utils.clip_grad_norm_(parameters, plan.clip_norm)
         broken.logical_or_(~torch.isfinite(values["loss"] + norm))
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=plan.parts == 1)
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=plan.parts == 1)
         torch._foreach_lerp_(mean, [p.detach() for p in parameters], 1 - min(plan.ema, (1 + step) / (20 + step)))
         rows.add(step, rate, {**values, "grad_norm": norm})
     torch._foreach_copy_([p.detach() for p in parameters], mean)
+
+
+def make_optimizers(modules: Sequence[nn.Module], plan: Plan, broken: Tensor) -> list[Optimizer]:
+    """AdamW, which takes no step where `broken` is not 0 (the hook of GradScaler); for the matrices of hidden layers
+    Muon, where the plan says so.
+    """
+    named = [(name, p) for module in modules for name, p in module.named_parameters() if p.requires_grad]
+    hidden = [p for name, p in named if plan.optimizer == "muon" and p.ndim == 2 and HIDDEN.search(name)]
+    places = {id(p) for p in hidden}
+    rest = [p for _, p in named if id(p) not in places]
+    adamw = AdamW(rest, lr=plan.learning_rate, betas=plan.betas, weight_decay=plan.weight_decay, fused=True)
+    vars(adamw)["found_inf"] = broken
+    return [adamw, Muon(hidden, lr=plan.learning_rate, weight_decay=plan.weight_decay)] if hidden else [adamw]
 
 
 def _backward(
@@ -178,7 +195,7 @@ class _Rows:
         if self.broken.item():
             raise TrainingError(
                 f"a loss or gradient in the {self.count} steps up to step {step} is not finite: {means}",
-                "no weight was changed from there on; lower the learning rate of the stage",
+                "the segment is lost, what it started from is as it was; lower the learning rate of the stage",
             )
         speed = self.count / (time.monotonic() - self.since)
         numbers = ", ".join(f"{name} {value:.4g}" for name, value in means.items())
