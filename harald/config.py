@@ -417,7 +417,7 @@ def full() -> Config:
 def mini() -> Config:
     """The same classes at small sizes, trained from nothing on synthetic persons and shipped: for two CPU cores."""
     base = Stage(
-        steps=5500, segments=3, batch=768, learning_rate=3e-3, states=7168, first_states=640, decay_share=1.0,
+        steps=5500, segments=2, batch=768, learning_rate=3e-3, states=9216, first_states=640, decay_share=1.0,
         optimizer="muon",
     )  # fmt: skip
     return Config(

@@ -307,10 +307,11 @@ def pretrain_mini(
     segments: int = 0,
     weights: str = "",
     gpus: int = 1,
+    again: bool = False,
 ) -> dict:
     """Train the mini models from nothing, stage by stage: vae, base, judge, vision. --segments: how many, 0 for all."""
     return run("pretrain_mini", preset=preset, run_name=run_name, seed=seed, overrides=overrides,
-               stage=stage, segments=segments, weights=weights, gpus=gpus)  # fmt: skip
+               stage=stage, segments=segments, weights=weights, gpus=gpus, again=again)  # fmt: skip
 
 
 @job(**config.INFER_JOB)

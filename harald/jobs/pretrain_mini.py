@@ -21,12 +21,14 @@ SCORES = {
 
 
 def run(
-    runtime: Runtime, config: Config, run_name: str, stage: str, segments: int = 0, weights: str = "", gpus: int = 1
-) -> dict:
+    runtime: Runtime, config: Config, run_name: str, stage: str, segments: int = 0, weights: str = "", gpus: int = 1,
+    again: bool = False,
+) -> dict:  # fmt: skip
     """Train a stage on the run's own weights until `segments` of its segments are done (0: all); what is done stays.
 
     weights: the folder that a new run starts from; empty: the weights of the package if it has any, else random ones.
-    gpus: of this machine, that share the batches of stage base.
+    gpus: of this machine, that share the batches of stage base. again: a new run trains the stage once more, from the
+    weights that it has.
     """
     stages.checked(config, stage, gpus)
     if segments < 0:
@@ -35,7 +37,7 @@ def run(
     folder = run_folder / "weights"
     stages.recover(folder)
     if not folder.exists():
-        begin(folder, weights, shipped=stages.checked(config, stage).sizes == "trained")
+        begin(folder, weights, shipped=stages.checked(config, stage).sizes == "trained", again=stage if again else "")
     runtime.commit()
     total = getattr(stages.checked(config, stage), stage).segments
     goal, done = min(total, segments or total), stages.progress(folder).get(stage, {}).get("segments", 0)
@@ -54,12 +56,14 @@ def run(
     return {"run": run_folder.name, "stage": stage, "folder": str(folder), **result}
 
 
-def begin(folder: Path, weights: str, shipped: bool) -> None:
-    """Copy the weights that the run starts from. Raises ConfigError."""
+def begin(folder: Path, weights: str, shipped: bool, again: str = "") -> None:
+    """Copy the weights that the run starts from. again: a stage to train once more. Raises ConfigError."""
     source = Path(weights) if weights else SHIPPED
     if (weights or shipped) and (source / stages.PROGRESS).exists():
         part = folder.with_name(f".{folder.name}.begin.tmp")
         shutil.copytree(source, part)
+        if again:
+            stages.begin_again(part, again)
         os.replace(part, folder)
     elif weights:
         raise ConfigError(f"--weights {weights} holds no {stages.PROGRESS}", "name the folder `weights` of a run")

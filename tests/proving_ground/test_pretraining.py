@@ -18,11 +18,12 @@ from harald.config import Config, tiny
 from harald.errors import ConfigError, RunError, TrainingError
 from harald.jobs import pretrain_mini
 from harald.proving_ground import mini_models
+from harald.proving_ground.mini_tokenizer import build
 from harald.proving_ground.pretraining import pool as pools
 from harald.proving_ground.pretraining import stages, vae
 from harald.proving_ground.pretraining.muon import Muon
 from harald.proving_ground.pretraining.pool import Pool
-from harald.proving_ground.pretraining.prompts import partial
+from harald.proving_ground.pretraining.prompts import PromptIds, partial
 from harald.proving_ground.pretraining.segment import Plan, Segment, learning_rate, make_optimizers, train
 from harald.proving_ground.pretraining.single_frame import decode, encode, single_frame, zero_unused
 from harald.runtime import Runtime, Session
@@ -166,7 +167,7 @@ def test_failure_of_a_worker_surfaces_with_its_message(monkeypatch: pytest.Monke
     monkeypatch.setattr(pools, "_render", math.sqrt)  # not what the pool hands over, and quick to import
     with (
         pytest.raises(TypeError, match="exactly one argument"),
-        Pool(0, first=0, states=2, held_out=0, views=2, side=32, workers=1) as pool,
+        Pool(0, range(2), held_out=0, views=2, side=32, workers=1) as pool,
     ):
         pool.wait(2)
 
@@ -179,7 +180,31 @@ def test_visible_states_grow_to_all_of_them(tmp_path: Path) -> None:
     segment = Segment("base", 1, config, tmp_path, print)
     visible = [segment.visible(step) for step in range(100)]
     assert visible == sorted(visible)
-    assert (visible[0], visible[75], visible[99], segment.first_state) == (100, 1000, 1000, 1000)
+    assert (visible[0], visible[75], visible[99], segment.states) == (100, 1000, 1000, range(1000, 2000))
+
+
+def test_mirrored_prompt_says_the_other_side() -> None:
+    tokenizer = build()
+    prompts = PromptIds(tokenizer, 1, 88, 0, torch.device("cpu"))
+    prompts.add([("photo of a man, turned to the left, in a park", "photo of person, turned to the left, in a park")])
+    zero = torch.zeros(1, dtype=torch.int64)
+    texts = [tokenizer.decode(prompts.rows(zero, zero, torch.tensor([flip]))[0][0]) for flip in (False, True)]
+    assert "turned to the left, in a park" in texts[0] and "turned to the right, in a park" in texts[1]
+    assert texts[1].replace("right", "left") == texts[0]
+
+
+def test_finished_stage_is_trained_again_from_its_weights(whole: Path, runtime: Runtime, monkeypatch) -> None:
+    render_here(monkeypatch)
+    result = pretrain_mini.run(runtime, configured(), "again", "base", segments=1, weights=str(whole), again=True)
+    noted, before = stages.progress(Path(result["folder"])), stages.progress(whole)["base"]
+    assert noted["base"]["segments"] == 1
+    assert noted["base"]["before"] == [{name: value for name, value in before.items() if name != "before"}]
+    card = (Path(result["folder"]) / "mini-qwen-image" / "README.md").read_text()
+    assert [line.partition("--stage ")[2] for line in card.splitlines() if line.startswith("    python")] == [
+        "vae", "base", "base --again",
+    ]  # fmt: skip
+    resumed = pretrain_mini.run(runtime, configured(), "again", "base", weights=str(whole), again=True)
+    assert resumed["segments"] == 2 and len(resumed["before"]) == 1
 
 
 def test_loss_that_is_not_finite_changes_no_weight() -> None:

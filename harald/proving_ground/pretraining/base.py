@@ -11,7 +11,7 @@ from harald import determinism
 from harald.base.compiled import SAME_TWICE, recordable
 from harald.proving_ground.pretraining import weights
 from harald.proving_ground.pretraining.fast_step import recorded
-from harald.proving_ground.pretraining.pool import Pictures, Pool
+from harald.proving_ground.pretraining.pool import Pictures
 from harald.proving_ground.pretraining.prompts import VARIANTS, PromptIds
 from harald.proving_ground.pretraining.segment import Segment, generator, train
 from harald.proving_ground.pretraining.single_frame import single_frame
@@ -21,17 +21,15 @@ from harald.training.flow import interpolate, velocity_target
 UNIFORM_TIMES = 0.5  # share of times that are uniform; logit-normal alone left the scenes unlearnt
 DETAIL_WEIGHT = 3.0  # of a latent patch with glasses or jewellery, of one with eyes or a mouth about 2
 TIME_MEAN = 1.0  # of the logit of the other times: nearer to noise
+LOOKS = 2  # of a picture: as it is, and mirrored, left and right changing places in its prompt
+MUON_DECAY = 0.1  # of the weights (Liu et al. 2025)
 PARTS = 2  # of a batch: a sum of two has no order, so two GPUs give the bytes of one
 
 
 def run(segment: Segment) -> dict[str, float]:
     """Train transformer and text encoder of the folder. Returns the held-out flow loss at fixed times."""
     device = determinism.device()
-    pretrain = segment.pretrain
-    with Pool(
-        segment.config.seed, segment.first_state, segment.settings.states, pretrain.held_out,
-        pretrain.views, pretrain.side, pretrain.workers,
-    ) as pool:  # fmt: skip
+    with segment.pool() as pool:
         pipeline = weights.load_pipeline(segment.weights, device)
         trained = [pipeline.transformer.requires_grad_(True), pipeline.text_encoder.model.language_model]
         trained[1].requires_grad_(True)
@@ -39,10 +37,11 @@ def run(segment: Segment) -> dict[str, float]:
             pipeline.transformer.compile_repeated_blocks(dynamic=False)
             for layer in trained[1].layers:
                 layer.compile(dynamic=False)
-        samples = Samples(pipeline, pool, segment, device)
+        samples = Samples(pipeline, pool, segment, device, LOOKS)
         with recordable(pipeline.transformer), inductor.patch(SAME_TWICE):
             loss = FlowLoss(pipeline, samples, segment, device)
-            train(trained, loss, segment.plan(parts=PARTS), segment.log_row, segment.world)
+            plan = segment.plan(parts=PARTS, muon_decay=MUON_DECAY)
+            train(trained, loss, plan, segment.log_row, segment.world)
         weights.rounded(trained)
         with torch.compiler.set_stance("force_eager"):
             metrics = held_out_loss(pipeline, pool.wait_held_out(), segment, device)
@@ -53,16 +52,16 @@ def run(segment: Segment) -> dict[str, float]:
 
 
 class Samples:
-    """Latents [n, s, c], normalised and packed, weights of their patches [n, s], and prompts of the pool's pictures,
-    made as the pool grows.
+    """Latents [n, looks, s, c], normalised and packed, weights of their patches [n, looks, s], and prompts of the
+    pool's pictures, made as the pool grows. looks: 2 with the mirrored pictures.
     """
 
-    def __init__(self, pipeline: Any, pictures: Pictures, segment: Segment, device: torch.device):
-        self.pipeline, self.pictures, self.device = pipeline, pictures, device
+    def __init__(self, pipeline: Any, pictures: Pictures, segment: Segment, device: torch.device, looks: int = 1):
+        self.pipeline, self.pictures, self.device, self.looks = pipeline, pictures, device, looks
         side = pictures.side // pipeline.vae_scale_factor // 2
         count = len(pictures.states) * pictures.views
-        self.latents = torch.empty(count, side * side, pipeline.transformer.config.in_channels, device=device)
-        self.weights = torch.empty(count, side * side, device=device)
+        self.latents = torch.empty(count, looks, side * side, pipeline.transformer.config.in_channels, device=device)
+        self.weights = torch.empty(count, looks, side * side, device=device)
         self.prompts = PromptIds(
             pipeline.tokenizer, count, segment.pretrain.prompt_tokens, segment.config.seed + segment.number, device
         )
@@ -74,12 +73,15 @@ class Samples:
         if states > self.states:
             images = self.pictures.on_device("images", states, self.device)[self.states :].flatten(0, 1)
             start = self.states * views
-            with single_frame(self.pipeline.vae):
-                for place, part in enumerate(images.split(CHUNK)):
-                    rows = pack(self.pipeline, encode_mean(self.pipeline.vae, part))
-                    self.latents[start + place * CHUNK :][: len(rows)] = rows
             detail = self.pictures.on_device("detail", states, self.device)[self.states :].flatten(0, 1)
-            self.weights[start : start + len(detail)] = patch_weights(detail, self.weights.shape[1])
+            for look in range(self.looks):
+                if look:
+                    images, detail = images.flip(2), detail.flip(2)
+                with single_frame(self.pipeline.vae):
+                    for place, part in enumerate(images.split(CHUNK)):
+                        rows = pack(self.pipeline, encode_mean(self.pipeline.vae, part))
+                        self.latents[start + place * CHUNK :][: len(rows), look] = rows
+                self.weights[start : start + len(detail), look] = patch_weights(detail, self.weights.shape[2])
             self.prompts.add([pair for state in self.pictures.prompts[self.states : states] for pair in state])
             self.states = states
         return states * views
@@ -97,12 +99,13 @@ class FlowLoss:
         count = self.samples.grow(self.segment.visible(part // PARTS))
         draw, batch = self.segment.generator(self.device, part), self.segment.settings.batch // PARTS
         picture = torch.randint(count, (batch,), generator=draw, device=self.device)
+        look = torch.randint(self.samples.looks, (batch,), generator=draw, device=self.device)
         variant = torch.bucketize(torch.rand(batch, generator=draw, device=self.device), self.bounds)
-        latents = self.samples.latents[picture]
+        latents = self.samples.latents[picture, look]
         noise = torch.randn(latents.shape, generator=draw, device=self.device)
         t = draw_times(batch, draw)
-        ids, mask = self.samples.prompts.rows(picture, variant)
-        inputs = (latents, noise, t, ids, mask, self.samples.weights[picture])
+        ids, mask = self.samples.prompts.rows(picture, variant, look == 1)
+        inputs = (latents, noise, t, ids, mask, self.samples.weights[picture, look])
         if self.mean is None:
             self.mean = self._prepared(inputs)
         return {"loss": self.mean(*inputs)}
@@ -176,9 +179,10 @@ def held_out_loss(pipeline: Any, pictures: Pictures, segment: Segment, device: t
         draw = generator(device, segment.config.seed, "pretrain", "held_out", str(time))
         total = torch.zeros((), device=device)
         for index in torch.arange(count, device=device).split(batch):
-            latents = samples.latents[index]
+            latents = samples.latents[index, 0]
             noise = torch.randn(latents.shape, generator=draw, device=device)
-            ids, mask = samples.prompts.rows(index, torch.zeros_like(index))
+            as_it_is = torch.zeros_like(index)
+            ids, mask = samples.prompts.rows(index, as_it_is, as_it_is.bool())
             times = torch.full((len(index),), time, device=device)
             total += flow_error(pipeline, latents, noise, times, ids, mask).mean(1).sum()
         losses[f"flow_t{time}"] = round(total.item() / count, 5)

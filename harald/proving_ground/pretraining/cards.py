@@ -33,7 +33,7 @@ Persons of held-out streams never entered any training. bfloat16, {{ megabytes }
 
 ## Made by
 
-In this order, in one run folder. A segment is a pure function of the weights before it, the configuration and its
+In this order, each from the weights before it. A segment is a pure function of these weights, the configuration and its
 number.
 
 {% for stage in stages %}    {{ stage.command }}
@@ -49,7 +49,7 @@ def write_cards(folder: Path, progress: dict[str, Any], config: Config) -> None:
     for name, stages in MADE_BY.items():
         done = [stage for stage in stages if stage in progress]
         if done:
-            rows = [_row(stage, progress[stage], config) for stage in done]
+            rows = [row for stage in done for row in _rows(stage, progress[stage], config)]
             size = sum(file.stat().st_size for file in (folder / name).rglob("*.safetensors")) / 1e6
             card = ModelCard.from_template(
                 ModelCardData(license="apache-2.0", library_name=LIBRARY[name], tags=["synthetic"]),
@@ -58,7 +58,11 @@ def write_cards(folder: Path, progress: dict[str, Any], config: Config) -> None:
             (folder / name / "README.md").write_text(str(card))
 
 
-def _row(stage: str, note: dict[str, Any], config: Config) -> dict[str, Any]:
-    flags = f"--preset {config.preset} --run-name m --seed {note['seed']} --stage {stage}"
+def _rows(stage: str, note: dict[str, Any], config: Config) -> list[dict[str, Any]]:
+    return [_row(stage, n, config, again=place > 0) for place, n in enumerate([*note.get("before", []), note])]
+
+
+def _row(stage: str, note: dict[str, Any], config: Config, again: bool) -> dict[str, Any]:
+    flags = f"--preset {config.preset} --run-name m --seed {note['seed']} --stage {stage}{' --again' * again}"
     metrics = ", ".join(f"{name} {value}" for name, value in note["metrics"].items())
     return {**note, "name": stage, "command": f"python -m harald pretrain_mini {flags}", "metrics": metrics}

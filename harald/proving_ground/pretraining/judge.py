@@ -32,10 +32,7 @@ def run(segment: Segment) -> dict[str, float]:
     device, pretrain, folder = determinism.device(), segment.pretrain, segment.weights / FOLDER
     judge = load_judge(folder) if folder.exists() else new(ATTRIBUTES, pretrain.side, segment.config.seed)
     judge.to(device)
-    with Pool(
-        segment.config.seed, segment.first_state, segment.settings.states, pretrain.held_out,
-        pretrain.views, pretrain.side, pretrain.workers,
-    ) as pool:  # fmt: skip
+    with segment.pool() as pool:
         loss = JudgeLoss(judge, pool, segment, device)
         train([judge], loss, segment.plan(weight_decay=WEIGHT_DECAY), segment.log_row)
         weights.rounded([judge])

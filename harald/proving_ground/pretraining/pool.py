@@ -75,16 +75,16 @@ class Pictures:
 
 
 class Pool(Pictures):
-    """States first, first + 1, ... of held-in persons, and `held_out`: pictures of persons that no training sees.
+    """States of held-in persons, and `held_out`: pictures of persons that no training sees.
 
     The workers start at once, in the order of the states, and go on while the trainer trains; held-out states come
     last. What they write is a pure function of the numbers, so the number of workers changes nothing.
     """
 
-    def __init__(self, seed: int, first: int, states: int, held_out: int, views: int, side: int, workers: int):
+    def __init__(self, seed: int, states: range, held_out: int, views: int, side: int, workers: int):
         self._home = tempfile.TemporaryDirectory(prefix="harald-pool-")
         home = Path(self._home.name)
-        super().__init__(home / "train", seed, range(first, first + states), False, views, side)
+        super().__init__(home / "train", seed, states, False, views, side)
         self.validation = Pictures(home / "held_out", seed, range(held_out), True, views, side)
         self._workers = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_one_thread)
         with _environment(ONE_THREAD):  # inherited by the processes, which start with the first tasks

@@ -31,6 +31,9 @@ class PromptIds:
             (pictures, len(VARIANTS), self.head + length), tokenizer.pad_token_id, dtype=torch.int32, device=device
         )
         self.lengths = torch.zeros(pictures, len(VARIANTS), dtype=torch.int32, device=device)
+        sides = [tokenizer(f" {side}").input_ids for side in ("left", "right")]
+        assert all(len(ids) == 1 for ids in sides), "each side is one token, which can stand for the other"
+        self.left, self.right = sides[0][0], sides[1][0]
         self.count = 0
 
     def add(self, prompts: Sequence[tuple[str, str]]) -> None:
@@ -52,11 +55,15 @@ class PromptIds:
         self.lengths[self.count : end] = lengths.view(len(prompts), len(VARIANTS)).to(self.ids.device)
         self.count = end
 
-    def rows(self, picture: Tensor, variant: Tensor) -> tuple[Tensor, Tensor]:
-        """ids [b, head + length] and the mask of the states that remain, [b, length]."""
+    def rows(self, picture: Tensor, variant: Tensor, mirrored: Tensor) -> tuple[Tensor, Tensor]:
+        """ids [b, head + length] and the mask of the states that remain, [b, length]. mirrored: bool [b], where left
+        and right change places.
+        """
         left = self.lengths[picture, variant] - self.head
         mask = torch.arange(self.length, device=picture.device) < left[:, None]
-        return self.ids[picture, variant].long(), mask
+        ids, mirrored = self.ids[picture, variant].long(), mirrored[:, None]
+        other = torch.where(ids == self.left, self.right, torch.where(ids == self.right, self.left, ids))
+        return torch.where(mirrored, other, ids), mask
 
     def _variants(self, picture: int, full: str, state_free: str) -> tuple[str, str, str, str]:
         return full, partial(full, state_free, rng(self.seed, "partial", picture)), state_free, NEGATIVE

@@ -19,6 +19,7 @@ from harald.config import Config, Pretrain, Stage
 from harald.determinism import key
 from harald.errors import TrainingError
 from harald.proving_ground.pretraining.muon import Muon
+from harald.proving_ground.pretraining.pool import Pool
 from harald.world import ALONE, World
 
 log = logging.getLogger(__name__)
@@ -37,6 +38,7 @@ class Plan:
     decay_share: float = 0.0  # last share of the steps, in which the learning rate falls linearly to 0
     ema: float = 0.999  # decay of the running mean of the weights; it grows to this as (1 + step) / (20 + step)
     weight_decay: float = 0.01
+    muon_decay: float = 0.01
     betas: tuple[float, float] = (0.9, 0.98)
     clip_norm: float = 1.0
     parts: int = 1  # of a step's batch, whose gradients are added in order
@@ -68,9 +70,13 @@ class Segment:
         return getattr(self.pretrain, self.stage)
 
     @property
-    def first_state(self) -> int:
-        """Number of the first state of the segment's own range."""
-        return self.number * self.settings.states
+    def states(self) -> range:
+        """Numbers of the segment's own states."""
+        return range(self.number * self.settings.states, (self.number + 1) * self.settings.states)
+
+    def pool(self) -> Pool:
+        p = self.pretrain
+        return Pool(self.config.seed, self.states, p.held_out, p.views, p.side, p.workers)
 
     def plan(self, **changes: Any) -> Plan:
         """Only the last segment lets the learning rate fall. changes: fields of Plan that the settings do not hold."""
@@ -146,7 +152,7 @@ def make_optimizers(modules: Sequence[nn.Module], plan: Plan, broken: Tensor) ->
     rest = [p for _, p in named if id(p) not in places]
     adamw = AdamW(rest, lr=plan.learning_rate, betas=plan.betas, weight_decay=plan.weight_decay, fused=True)
     vars(adamw)["found_inf"] = broken
-    return [adamw, Muon(hidden, lr=plan.learning_rate, weight_decay=plan.weight_decay)] if hidden else [adamw]
+    return [adamw, Muon(hidden, lr=plan.learning_rate, weight_decay=plan.muon_decay)] if hidden else [adamw]
 
 
 def _backward(

@@ -82,16 +82,27 @@ def run_segment(config: Config, folder: Path, stage: str, number: int, gpus: int
         work = (config, scratch, stage, number)
         metrics = train_segment(ALONE, *work) if gpus == 1 else launch(gpus, train_segment, *work)
         log.info("stage %s, segment %d, held-out: %s", stage, number + 1, metrics)
+        done = progress(scratch)
+        before = done.get(stage, {}).get("before", [])
         note = {
             "segments": number + 1, "seed": config.seed, "config_hash": config_hash(config), "metrics": metrics,
-            "device": device() if gpus == 1 else f"{gpus} x {device()}",
+            "device": device() if gpus == 1 else f"{gpus} x {device()}", "before": before,
         }  # fmt: skip
-        write_json(scratch / PROGRESS, {**progress(scratch), stage: note})
+        write_json(scratch / PROGRESS, {**done, stage: note})
         write_cards(scratch, progress(scratch), config)
         confirm()
         replace(folder, scratch)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def begin_again(folder: Path, stage: str) -> None:
+    """Train a stage once more, from the weights that it has: its segments count from 0, its note stays in `before`."""
+    done = progress(folder)
+    note = done.get(stage, {"before": []})
+    before = [*note.get("before", []), {name: value for name, value in note.items() if name != "before"}]
+    done[stage] = {**note, "segments": 0, "before": before}
+    write_json(folder / PROGRESS, done)
 
 
 def train_segment(world: World, config: Config, folder: Path, stage: str, number: int) -> dict[str, float]:

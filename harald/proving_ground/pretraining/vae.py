@@ -21,11 +21,7 @@ STATISTICS = 4096  # pictures that the scale of the latents is taken from
 def run(segment: Segment) -> dict[str, float]:
     """Train the VAE of the folder; write it with the scale of its latents. Returns held-out PSNR, dB."""
     device = determinism.device()
-    pretrain = segment.pretrain
-    with Pool(
-        segment.config.seed, segment.first_state, segment.settings.states, pretrain.held_out,
-        pretrain.views, pretrain.side, pretrain.workers,
-    ) as pool:  # fmt: skip
+    with segment.pool() as pool:
         vae = weights.load_pipeline(segment.weights, device).vae.requires_grad_(True)
         with single_frame(vae):
             train([vae], VaeLoss(vae, pool, segment, device), segment.plan(betas=(0.9, 0.99)), segment.log_row)

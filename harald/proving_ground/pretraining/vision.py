@@ -22,7 +22,7 @@ from harald.proving_ground.persons import ATTRIBUTES
 from harald.proving_ground.pretraining import weights
 from harald.proving_ground.pretraining.facts import IGNORED, NONE, WIDTHS, Sheet, facts
 from harald.proving_ground.pretraining.judge import logged, soften
-from harald.proving_ground.pretraining.pool import Pictures, Pool
+from harald.proving_ground.pretraining.pool import Pictures
 from harald.proving_ground.pretraining.segment import Segment, train
 from harald.proving_ground.pretraining.vae import as_pictures, autocast
 
@@ -49,10 +49,7 @@ def run(segment: Segment) -> dict[str, float]:
     model, tokenizer, processor = load(folder, device)
     asked = question(model, tokenizer, processor, pretrain.side, device)
     expect_equal_pictures(model.model)
-    with Pool(
-        segment.config.seed, segment.first_state, segment.settings.states, pretrain.held_out,
-        pretrain.views, pretrain.side, pretrain.workers,
-    ) as pool:  # fmt: skip
+    with segment.pool() as pool:
         loss = AnswerLoss(model, asked, Answers(tokenizer, asked, pool, device), segment, device)
         train([model.train()], loss, segment.plan(weight_decay=WEIGHT_DECAY), segment.log_row)
         weights.rounded([model.eval()])
