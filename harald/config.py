@@ -166,10 +166,23 @@ class LoraRef(Strict):
 
 
 @dataclass(frozen=True)
+class FewSteps(Strict):
+    """A LoRA that lets the base model draw in few steps, and the schedule that it was distilled with."""
+
+    source: str
+    weight_name: str = ""
+    revision: str = "main"
+    scale: float = 1.0
+    steps: int = 8
+    shift: float = 3.0  # of the times, the same for every size
+
+
+@dataclass(frozen=True)
 class Models(Strict):
     base: ModelRef
     encoder: ModelRef
     lora: LoraRef = LoraRef()
+    few_steps: FewSteps | None = None  # what generate.speed "lightning" draws with
     trained: ModelRef | None = None  # encoder.json and its weights: what jobs use without --train-run
 
 
@@ -237,6 +250,18 @@ class Phase(Strict):
 
 
 @dataclass(frozen=True)
+class Economy(Strict):
+    """What a step of training costs: memory, time and, in float8, accuracy. See docs/hardware.md."""
+
+    recompute_base: float = 1.0  # share of the base model's blocks whose activations the backward pass computes again
+    recompute_encoder: bool = True  # the same for the encoder's language model
+    targets_at_once: int = 0  # that go through the base model together; 0: all of a part
+    frozen: Literal["plain", "float8", "float8_once"] = "plain"  # once: half the bytes, turned in every backward pass
+    lora: Literal["float32", "autocast"] = "float32"  # what the encoder's LoRA computes in; its weights are float32
+    compile: Literal["off", "same_twice", "fastest"] = "off"  # fastest: other bits in every call
+
+
+@dataclass(frozen=True)
 class Train(Strict):
     steps: int = 20_000
     phases: tuple[Phase, ...] = ()
@@ -265,7 +290,7 @@ class Train(Strict):
     recorded: bool = (
         False  # steps as CUDA graphs, prompts in few lengths: for models so small that launching takes longest
     )
-    checkpoint_activations: bool = True  # recompute activations in the backward pass: slower, far less memory
+    economy: Economy = Economy()
     checkpoint_every: int = 500
     keep_checkpoints: int = 3
     sample_every: int = 1000
@@ -300,12 +325,19 @@ class Poc(Strict):
     scenes: tuple[str, ...] = ("laughing on a beach at dusk", "reading in a library", "angry, in the rain at night")
 
 
+# eager: the stock pipeline. exact: compiled, no approximation. fast: float8 and a block cache. lightning: few steps.
+Speed = Literal["eager", "exact", "fast", "lightning"]
+
+
 @dataclass(frozen=True)
 class Generate(Strict):
     size: int = 1024
     steps: int = 50
     guidance: float = 4.0
     negative_prompt: str = " "
+    speed: Speed = "eager"
+    cache_threshold: float = 0.1  # "fast": a step whose first block changes less takes the last one's remaining blocks
+    offload: Literal["none", "text", "blocks"] = "none"  # to the host's memory: text encoder, or the MMDiT's blocks too
 
 
 @dataclass(frozen=True)
@@ -389,6 +421,16 @@ class Config(Strict):
 
 
 # ---------------------------------------------------------------- presets
+LAVISH = Economy(recompute_base=0.0, recompute_encoder=False)  # for models that are small beside their memory
+
+# What a training of the published models takes on a GPU of so many GiB; docs/hardware.md has the figures.
+ECONOMIES = {
+    141: Economy(recompute_base=0.0, targets_at_once=4, lora="autocast", compile="same_twice"),
+    80: Economy(recompute_base=0.0, targets_at_once=4, frozen="float8_once", lora="autocast", compile="same_twice"),
+    48: Economy(targets_at_once=2, frozen="float8_once", lora="autocast", compile="same_twice"),
+}
+
+
 def stages(warm_up: int, cross_view: int, mixed: int, twins: int) -> tuple[Phase, ...]:
     """The staged recipe, with the steps of each stage; why each is there stands in docs/training.md."""
     return (
@@ -409,8 +451,15 @@ def full() -> Config:
     """The published models on one H200."""
     return Config(
         preset="full",
-        models=Models(base=ModelRef("Qwen/Qwen-Image"), encoder=ModelRef("Qwen/Qwen3-VL-8B-Instruct")),
-        train=Train(phases=stages(3000, 6000, 7000, 4000), parts=4, validate_every=1000),
+        models=Models(
+            base=ModelRef("Qwen/Qwen-Image"),
+            encoder=ModelRef("Qwen/Qwen3-VL-8B-Instruct"),
+            few_steps=FewSteps(
+                "lightx2v/Qwen-Image-Lightning", "Qwen-Image-Lightning-8steps-V2.0.safetensors", steps=8
+            ),
+        ),
+        train=Train(phases=stages(3000, 6000, 7000, 4000), parts=4, validate_every=1000, economy=ECONOMIES[141]),
+        generate=Generate(speed="exact"),
     )
 
 
@@ -446,7 +495,7 @@ def mini() -> Config:
             learning_rate=1e-3,
             warmup_steps=100,
             recorded=True,
-            checkpoint_activations=False,
+            economy=LAVISH,
             checkpoint_every=500,
             sample_every=1000,
             validate_every=500,
@@ -506,7 +555,7 @@ def tiny() -> Config:
             max_references=2,
             learning_rate=1e-3,
             warmup_steps=5,
-            checkpoint_activations=False,
+            economy=LAVISH,
             checkpoint_every=10,
             sample_every=20,
             workers=0,

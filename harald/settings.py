@@ -127,8 +127,8 @@ def check(config: Config) -> None:
             f"train.parts is {train.parts} of train.states_per_batch {train.states_per_batch}",
             "use 1, 2, 4, 8, ..., and so many that the states can be shared equally",
         )
-    if train.recorded and train.checkpoint_activations:
-        raise ConfigError("train.recorded and train.checkpoint_activations are both true", "choose one of them")
+    _check_economy(config)
+    _check_speed(config)
     _check_train(train, "train")
     start = 0
     for number, phase in enumerate(train.phases):
@@ -138,6 +138,56 @@ def check(config: Config) -> None:
             raise ConfigError(f"train.phases.{number}.rates is {list(phase.rates)}", "use 0 or more")
         _check_train(train.at(start), f"train, phase {phase.name!r},")
         start += phase.steps
+
+
+def _check_economy(config: Config) -> None:
+    train, economy = config.train, config.train.economy
+    _check_share("train.economy.recompute_base", economy.recompute_base)
+    if economy.targets_at_once < 0:
+        raise ConfigError(
+            f"train.economy.targets_at_once is {economy.targets_at_once}", "use 0 (all) or a number of targets"
+        )
+    saving = {
+        "recompute_base": economy.recompute_base > 0,
+        "recompute_encoder": economy.recompute_encoder,
+        "compile": economy.compile != "off",
+    }
+    if train.recorded and any(saving.values()):
+        named = ", ".join(f"train.economy.{name}" for name, on in saving.items() if on)
+        raise ConfigError(f"train.recorded and {named} are on", "choose one of them: a recording computes nothing anew")
+    if config.deterministic and economy.compile == "fastest":
+        raise ConfigError(
+            "train.economy.compile is 'fastest' and deterministic is true: kernels that Inductor fuses give other "
+            "gradients in every call",
+            "use 'same_twice', or set deterministic to false",
+        )
+
+
+def _check_speed(config: Config) -> None:
+    generate = config.generate
+    if not generate.cache_threshold > 0:
+        raise ConfigError(f"generate.cache_threshold is {generate.cache_threshold}", "use a number above 0")
+    if generate.speed == "exact" and not config.deterministic:
+        raise ConfigError(
+            "generate.speed is 'exact' and deterministic is false", "exact promises the same bytes: set it to true"
+        )
+    if generate.speed == "lightning":
+        few = config.models.few_steps
+        if few is None:
+            raise ConfigError(
+                "generate.speed is 'lightning' and models.few_steps is not set",
+                "name a LoRA that was distilled for few steps of this base model, and its schedule",
+            )
+        if few.steps < 1 or not few.shift > 0:
+            raise ConfigError(
+                f"models.few_steps has steps {few.steps} and shift {few.shift}", "use 1 or more steps, a shift above 0"
+            )
+    if generate.offload == "blocks" and generate.speed != "eager":
+        raise ConfigError(
+            f"generate.offload is 'blocks' and generate.speed {generate.speed!r}: bringing the weights takes longer "
+            "than computing",
+            "use speed 'eager', or offload 'text'",
+        )
 
 
 def _check_evaluate(evaluate: Evaluate) -> None:

@@ -1,20 +1,28 @@
-"""Qwen-Image's MMDiT compiled block by block: one block is compiled, all use it (regional compilation)."""
+"""Models compiled block by block: one block is compiled, all use it (regional compilation).
 
-from collections.abc import Callable, Iterator
+Sizes are fixed but for the length of the text, for which the code is general: a prompt has any length. What is general
+is compiled at one certain length, so that it does not depend on which prompt came first.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch._inductor import config as inductor
+from diffusers.models.transformers import transformer_qwenimage as stock
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import Tensor, nn
+from torch._dynamo import config as dynamo
 
-from harald.base.text_mask import no_lengths, replaced
+from harald.base.text_mask import masked_by_channel, no_lengths, replaced
 
 # Kernels that Inductor fuses give the blocks other gradients in every call (PyTorch 2.11, H200); these do not.
 SAME_TWICE = {
     "deterministic": True, "max_fusion_size": 1, "epilogue_fusion": False, "aggressive_fusion": False,
     "triton.mix_order_reduction": False,
 }  # fmt: skip
+LENGTH = 192  # of the text that the blocks are compiled at
+VARIANTS = 256  # of one block: sizes of batch and picture, with and without gradients, adapters on and off
 
 
 def rotate(x: Tensor, freqs_cis: Tensor, use_real: bool = False) -> Tensor:
@@ -45,16 +53,83 @@ def recordable(transformer: Any, turn: Callable[..., Tensor] = rotate) -> Iterat
 
 @contextmanager
 def compiled(transformer: Any, deterministic: bool = True, backend: str = "inductor") -> Iterator[None]:
-    """Inside, the blocks are compiled, each shape at its first call; outside they are as they were, and what was
-    compiled is kept for the next time. deterministic: without the fusions that give other bits in every call.
+    """Inside, the MMDiT's blocks are compiled; outside they are as they were, and what was compiled is kept for the
+    next time. deterministic: without the fusions that give other bits in every call.
     """
-    blocks, options = transformer.transformer_blocks, SAME_TWICE if deterministic else {}
-    before = [block._compiled_call_impl for block in blocks]
-    for block in blocks:
-        block.compile(dynamic=False, backend=backend)
-    try:
-        with recordable(transformer), inductor.patch(options):
+    attend, first = masked_by_channel(stock.dispatch_attention_fn), First(transformer)
+    with (
+        recordable(transformer),
+        replaced(dispatch_attention_fn=attend),
+        compiled_forward(transformer.transformer_blocks, deterministic, backend) as calls,
+    ):
+        first.calls = calls[:2]
+        hook = transformer.register_forward_pre_hook(first, with_kwargs=True)
+        try:
             yield
+        finally:
+            hook.remove()
+
+
+@contextmanager
+def compiled_forward(
+    blocks: Iterable[nn.Module], deterministic: bool, backend: str = "inductor"
+) -> Iterator[list[Callable[..., Any]]]:
+    """Inside, these modules of one class run compiled, their hooks as they are. Gives what computes each now."""
+    options = {"options": SAME_TWICE} if deterministic and backend == "inductor" else {}
+    blocks = list(blocks)
+    own = [vars(block).get("forward") for block in blocks]
+    compile_it = torch.compile(dynamic=False, backend=backend, **options)
+    calls = [compile_it(block.forward) for block in blocks]
+    for block, call in zip(blocks, calls, strict=True):
+        vars(block)["forward"] = call
+    try:
+        with dynamo.patch(recompile_limit=VARIANTS, accumulated_recompile_limit=16 * VARIANTS):
+            yield calls
     finally:
-        for block, call in zip(blocks, before, strict=True):
-            block._compiled_call_impl = call
+        for block, forward in zip(blocks, own, strict=True):
+            vars(block).pop("forward")
+            if forward is not None:
+                vars(block)["forward"] = forward
+
+
+class First:
+    """Before a call of a new kind the first two blocks are called with a text of LENGTH, and learn that a text has any:
+    two, because pictures lead to the text's gradient below the first one only.
+    """
+
+    def __init__(self, transformer: Any):
+        self.calls: list[Callable[..., Any]] = []  # what computes the two blocks, without their hooks
+        self.seen = set[Any]()
+        self.adapters = [m for m in transformer.modules() if isinstance(m, BaseTunerLayer)][:1]
+
+    def __call__(self, transformer: Any, args: tuple, options: dict[str, Any]) -> None:
+        latents, states, mask = (options.get(name) for name in NAMES)
+        grad = torch.is_grad_enabled() and (states.requires_grad, latents.requires_grad)
+        adapters = [(m.disable_adapters, tuple(m.active_adapters), str(m.scaling)) for m in self.adapters]
+        kind = (latents.shape, latents.dtype, str(options["img_shapes"]), mask is None, grad, str(adapters))
+        if kind in self.seen:
+            return
+        self.seen.add(kind)
+        text = states.new_zeros(len(states), LENGTH, states.shape[2]).requires_grad_(states.requires_grad)
+        whole = None if mask is None else mask.new_ones(len(mask), LENGTH)
+        recompute, transformer.gradient_checkpointing = transformer.gradient_checkpointing, False
+        vars(transformer)["transformer_blocks"] = [_any_length(call) for call in self.calls]  # before its own
+        try:
+            transformer.forward(**options | dict(zip(NAMES, (latents, text, whole), strict=True)))
+        finally:
+            transformer.gradient_checkpointing = recompute
+            del vars(transformer)["transformer_blocks"]
+
+
+NAMES = ("hidden_states", "encoder_hidden_states", "encoder_hidden_states_mask")
+
+
+def _any_length(block: Callable[..., Any]) -> Callable[..., Any]:
+    def call(**named: Any) -> Any:
+        torch._dynamo.mark_dynamic(named["encoder_hidden_states"], 1)
+        torch._dynamo.mark_dynamic(named["image_rotary_emb"][1], 0)
+        if named["encoder_hidden_states_mask"] is not None:
+            torch._dynamo.mark_dynamic(named["encoder_hidden_states_mask"], 1)
+        return block(**named)
+
+    return call

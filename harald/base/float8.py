@@ -40,25 +40,46 @@ class Product(torch.autograd.Function):
         return _scaled(gradients[0].contiguous(), columns, scales), None, None, None, None
 
 
+class TurnedProduct(torch.autograd.Function):
+    """The same with the weight alone, which is turned for the gradient; the scales of its rows go into that."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, rows: Tensor, row_scales: Tensor) -> Tensor:
+        ctx.save_for_backward(rows, row_scales)
+        return _scaled(x, rows, row_scales)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        rows, scales = ctx.saved_tensors
+        columns = rows.view(torch.uint8).t().contiguous().view(torch.float8_e4m3fn)
+        towards = (gradients[0].float() * scales.t()).contiguous()
+        return (
+            _scaled(towards, columns, torch.ones_like(scales[:1]).expand(len(columns), 1)).to(gradients[0]),
+            None,
+            None,
+        )
+
+
 def _scaled(x: Tensor, weight: Tensor, scales: Tensor) -> Tensor:
     """[m, k] x [n, k] -> [m, n] in the type of x."""
     mine, own = rows_in_float8(x)
-    out = torch._scaled_mm(mine, weight.t(), scale_a=own, scale_b=scales.t(), out_dtype=torch.bfloat16)
+    out = torch._scaled_mm(mine, weight.t(), scale_a=own, scale_b=scales.t().contiguous(), out_dtype=torch.bfloat16)
     return out.to(x.dtype)
 
 
 class Float8Linear(nn.Module):
-    """A frozen nn.Linear. Keeps the weight twice, a scale for each output and, for gradients, for each input: as many
-    bytes as bfloat16. without backward: half of them, and no gradient. The buffers are bytes, so that `to(dtype)`
-    leaves them alone.
+    """A frozen nn.Linear. twice: keeps the weight as it is and turned for gradients, as many bytes as bfloat16, a scale
+    for each output and each input. Else half of them, and it is turned in every backward pass. The buffers are bytes,
+    so that `to(dtype)` leaves them alone.
     """
 
-    def __init__(self, linear: nn.Linear, backward: bool = True):
+    def __init__(self, linear: nn.Linear, twice: bool = True, device: torch.device | None = None):
         super().__init__()
         self.in_features, self.out_features, self.bias = linear.in_features, linear.out_features, linear.bias
-        weight = linear.weight.detach()
+        weight = linear.weight.detach().to(device or linear.weight.device)
         self._keep("rows", weight)
-        if backward:
+        self.twice = twice
+        if twice:
             self._keep("columns", weight.t().contiguous())
 
     def _keep(self, name: str, weight: Tensor) -> None:
@@ -73,7 +94,8 @@ class Float8Linear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         flat = x.flatten(0, -2)
         if torch.is_grad_enabled() and x.requires_grad:
-            out = Product.apply(flat, *self._kept("rows"), *self._kept("columns"))
+            rows = self._kept("rows")
+            out = Product.apply(flat, *rows, *self._kept("columns")) if self.twice else TurnedProduct.apply(flat, *rows)
         else:
             out = _scaled(flat, *self._kept("rows"))
         out = out.unflatten(0, x.shape[:-1])
@@ -83,8 +105,10 @@ class Float8Linear(nn.Module):
         return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
 
 
-def to_float8(blocks: nn.Module, backward: bool = True) -> int:
+def to_float8(blocks: nn.Module, twice: bool = True, device: torch.device | None = None) -> int:
     """Replace the large frozen linear layers inside; their bfloat16 weights are given up. Returns how many.
+
+    device: where the new weights go, one after another; by default where the old ones are.
 
     Left alone: what is trained, LoRA's own layers, modulations (a row a picture) and sides that no kernel takes.
     """
@@ -97,5 +121,5 @@ def to_float8(blocks: nn.Module, backward: bool = True) -> int:
         and not layer.in_features % MULTIPLE and not layer.out_features % MULTIPLE
     ]  # fmt: skip
     for parent, name, layer in found:
-        parent.register_module(name, Float8Linear(layer, backward))
+        parent.register_module(name, Float8Linear(layer, twice, device))
     return len(found)

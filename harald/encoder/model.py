@@ -53,6 +53,7 @@ class PersonEncoder(nn.Module, ModelHubMixin):
         super().__init__()
         self.config, self.ref, self.point, self.base, self.chats = config, ref, point, base, chats
         self._made: dict[Any, Any] = {}
+        self.autocast = False  # the LoRA, whose weights are float32, computes in the type of the frozen weights
         hidden, depth = vlm.config.text_config.hidden_size, vlm.config.text_config.num_hidden_layers
         self.layers = mix_layers(depth, config.mix_layers)
         vlm.requires_grad_(False)
@@ -136,7 +137,9 @@ class PersonEncoder(nn.Module, ModelHubMixin):
         embeddings = torch.cat([embeddings, slots]).expand(len(chat), -1, -1)
         levels = [torch.cat(level, dim=1) for level in zip(*seen, strict=True)]
         places = places.expand(-1, len(chat), -1)
-        states = read(self.vlm, embeddings, chat.kinds, levels, places, output_hidden_states=True).hidden_states
+        on = self.autocast and embeddings.dtype != torch.float32
+        with torch.autocast(self.device.type, embeddings.dtype if on else None, enabled=on, cache_enabled=False):
+            states = read(self.vlm, embeddings, chat.kinds, levels, places, output_hidden_states=True).hidden_states
         return torch.stack([states[layer][:, -self.config.tokens :] for layer in self.layers])
 
     def _tower_inputs(self, grid: Grid, count: int) -> dict[str, Any]:

@@ -32,6 +32,20 @@ class Layout:
     mask: Tensor | None
 
 
+def piece(layout: Layout, first: int, last: int) -> Layout:
+    """Prompts first to last - 1 of the layout, as wide as all of them; asks the device for nothing."""
+    width = (layout.ids if layout.order is None else layout.order).shape[1]
+    begin, end = first * width, last * width
+    inside = (layout.put >= begin) & (layout.put < end)
+    return Layout(
+        ids=layout.ids[first:last],
+        order=None if layout.order is None else layout.order[first:last],
+        put=torch.where(inside, layout.put - begin, end - begin),  # the others go nowhere
+        take=layout.take,
+        mask=None if layout.mask is None else layout.mask[first:last],
+    )
+
+
 @dataclass(frozen=True)
 class Room:
     """Sizes that do not depend on what is said: lengths are multiples, and every prompt has room for so many tokens."""

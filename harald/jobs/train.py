@@ -32,6 +32,7 @@ from harald.runtime import Cluster, Runtime
 from harald.settings import identity_hash
 from harald.training.batch import Batches
 from harald.training.disk import persist
+from harald.training.economy import economical
 from harald.training.loop import train
 from harald.training.validation import SCORE, best_step, exhausted
 from harald.world import ALONE, World, launch
@@ -151,10 +152,6 @@ def fit(runtime: Runtime, config: Config, folder: Path, world: World = ALONE) ->
         runs.remove_leftovers(folder / "samples")
     base = base_model(runtime.hf_cache, config)
     encoder = new_encoder(runtime.hf_cache, config, base)
-    if config.train.checkpoint_activations:
-        base.transformer.enable_gradient_checkpointing()
-        encoder.vlm.language_model.gradient_checkpointing_enable({"use_reentrant": False})
-        encoder.vlm.language_model.train()
     shape, mu = base.latent_shape(config.data.image_size)
     cache = open_cache(runtime, config, (view.image for state in training for view in state.views))
     batches = Batches(config, training, shape, mu, cache, encoder.chats, base.tokenize)
@@ -166,7 +163,8 @@ def fit(runtime: Runtime, config: Config, folder: Path, world: World = ALONE) ->
         persist(lambda: runs.write_bytes(file, picture), file.name, folder, len(picture))
 
     scored = validation(base, encoder, aside, config, folder) if not world.rank else None
-    return train(base, encoder, batches, config, folder, runtime.commit, runtime.session, sample, scored, world)
+    with economical(base, encoder, config):
+        return train(base, encoder, batches, config, folder, runtime.commit, runtime.session, sample, scored, world)
 
 
 def note_data(folder: Path, states: list[State]) -> None:

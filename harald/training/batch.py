@@ -19,7 +19,7 @@ from harald.data.people import PEOPLE, siblings
 from harald.determinism import generator, rng
 from harald.encoder.chat import Chat, ChatBuilder
 from harald.errors import DatasetError
-from harald.injection.layout import EXACT, Layout, Room, Tokenize, lay_out
+from harald.injection.layout import EXACT, Layout, Room, Tokenize, lay_out, piece
 from harald.injection.prompt import ANY, Prompt, parse
 from harald.records import Pair, State, View
 from harald.training.flow import draw_times
@@ -68,6 +68,17 @@ class Targets:
 
     def __len__(self) -> int:
         return len(self.t)
+
+    def piece(self, first: int, last: int) -> "Targets":
+        """Targets first to last - 1, or fewer if there are no more."""
+        last = min(last, len(self))
+        rows = {name: getattr(self, name) for name in ("pixels", "latents", "t", "noise", "shown")}
+        return replace(
+            self,
+            **{name: None if tensor is None else tensor[first:last] for name, tensor in rows.items()},
+            layout=piece(self.layout, first, last),
+            described=None if self.described is None else piece(self.described, first, last),
+        )
 
 
 def collate(

@@ -1,10 +1,12 @@
 """One step: references -> tokens -> the frozen base model's velocity -> loss."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from harald.base import BaseModel
-from harald.config import Config
+from harald.config import Config, Train
 from harald.encoder.model import PersonEncoder
 from harald.injection.points import conditioned
 from harald.training.batch import Batch, Targets
@@ -43,21 +45,51 @@ def training_loss(
     """
     train, tokens = config.train.at(batch.step), encoder.tokens(batch.references)
     base.use_domain(batch.domain)
-    shown = batch.targets.shown.to(tokens.device)
-    losses, taught = target_losses(base, tokens, batch.targets, config)
-    targets, to_draw = batch.targets.of.to(tokens.device)
-    flow = (losses * shown).sum() / to_draw.clamp(min=1)
-    teacher = (taught * (1 - shown * (1 - train.teacher_beside))).sum() / targets
-    loss, parts = train.flow_weight * flow, {"flow": flow.detach()}
-    if batch.targets.described is not None:
-        loss = loss + train.teacher_weight * teacher
-        parts["teacher"] = teacher.detach()
+    at_once = train.economy.targets_at_once
+    if 0 < at_once < len(batch.targets) and tokens.requires_grad:
+        loss, parts = _in_pieces(base, tokens, batch, config, at_once)
+    else:
+        loss, parts = _drawn_loss(base, tokens, batch.targets, train, config)
     if batch.contrast and len(batch.pairs) > 1:
         other = encoder.tokens(batch.contrast)
         contrast = contrastive_loss(tokens, other, config.train.contrast_temperature) / batch.parts
         loss = loss + train.contrast_weight * contrast
         parts["contrast"] = contrast.detach()
     return loss, parts
+
+
+def _drawn_loss(
+    base: BaseModel, tokens: Tensor, targets: Targets, train: Train, config: Config
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """What these targets add to the step's loss, and its detached parts. train: as it is at this step."""
+    shown = targets.shown.to(tokens.device)
+    losses, taught = target_losses(base, tokens, targets, config)
+    count, to_draw = targets.of.to(tokens.device)
+    flow = (losses * shown).sum() / to_draw.clamp(min=1)
+    teacher = (taught * (1 - shown * (1 - train.teacher_beside))).sum() / count
+    loss, parts = train.flow_weight * flow, {"flow": flow.detach()}
+    if targets.described is not None:
+        loss = loss + train.teacher_weight * teacher
+        parts["teacher"] = teacher.detach()
+    return loss, parts
+
+
+def _in_pieces(
+    base: BaseModel, tokens: Tensor, batch: Batch, config: Config, at_once: int
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """`_drawn_loss` of so many targets at once, each with a backward pass to the tokens of its own: the activations of
+    the base model are never there for more of them.
+    """
+    leaf, train = tokens.detach().requires_grad_(), config.train.at(batch.step)
+    targets = replace(batch.targets, pixels=None, latents=_latents(base, batch.targets))
+    sums, gradient = dict[str, Tensor](), torch.zeros_like(leaf)
+    for first in range(0, len(targets), at_once):
+        loss, parts = _drawn_loss(base, leaf, targets.piece(first, first + at_once), train, config)
+        gradient = gradient + torch.autograd.grad(loss, leaf, materialize_grads=True)[0]
+        for name, value in {"loss": loss.detach(), **parts}.items():
+            sums[name] = sums[name] + value if name in sums else value
+    carrier = (tokens * gradient).sum()  # its gradient to the tokens is theirs
+    return sums.pop("loss") + (carrier - carrier.detach()), sums
 
 
 def flow_losses(base: BaseModel, tokens: Tensor, targets: Targets, config: Config) -> Tensor:

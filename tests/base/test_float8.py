@@ -25,8 +25,9 @@ def test_rows_keep_their_direction_whatever_their_size():
     assert ((values.float() * scales - x).abs() <= 0.07 * x.abs() + 0.002 * x.abs().amax(1, keepdim=True)).all()
 
 
-def test_layer_and_its_gradient_are_those_of_the_linear_layer_to_float8(linear):
-    layer = Float8Linear(linear)
+@pytest.mark.parametrize("twice", [True, False])
+def test_layer_and_its_gradient_are_those_of_the_linear_layer_to_float8(linear, twice):
+    layer = Float8Linear(linear, twice)
     x, y = (inputs(3, 5, 96).requires_grad_() for _ in range(2))
     out, expected = layer(x), linear(y)
     assert out.shape == expected.shape and out.dtype == expected.dtype
@@ -49,11 +50,11 @@ def test_another_number_type_leaves_the_weights(linear):
     assert F.cosine_similarity(after.float().flatten(), before.flatten(), 0) > 0.998
 
 
-def test_without_backward_it_takes_half_the_bytes(linear):
+def test_turned_in_every_backward_pass_it_takes_half_the_bytes(linear):
     def size(layer: nn.Module) -> int:
         return sum(b.numel() * b.element_size() for b in layer.buffers() if b.dtype == torch.uint8)
 
-    assert size(Float8Linear(linear)) == 2 * 96 * 160 == 2 * size(Float8Linear(linear, backward=False))
+    assert size(Float8Linear(linear)) == 2 * 96 * 160 == 2 * size(Float8Linear(linear, twice=False))
 
 
 def test_blocks_give_up_their_large_layers_and_nothing_else():
@@ -80,3 +81,13 @@ def test_what_is_trained_stays():
     layers.requires_grad_(False)
     layers["trained"] = nn.Linear(32, 32)
     assert to_float8(layers) == 1 and isinstance(layers["frozen"], Float8Linear)
+
+
+@pytest.mark.parametrize("twice", [True, False])
+def test_compiled_it_is_the_same_layer(linear, twice):
+    layer = Float8Linear(linear, twice)
+    fast = torch.compile(layer, backend="aot_eager", fullgraph=True)
+    x, y = (inputs(4, 96).requires_grad_() for _ in range(2))
+    assert torch.equal(fast(x), layer(y))
+    one, other = (torch.autograd.grad(f(t).square().sum(), t)[0] for f, t in ((fast, x), (layer, y)))
+    assert torch.equal(one, other) and one.abs().max() > 0

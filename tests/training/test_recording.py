@@ -73,4 +73,4 @@ def test_too_many_sizes_are_refused(batches, monkeypatch):
 
 def test_recorded_steps_do_not_go_with_recomputed_activations():
     with pytest.raises(ConfigError, match="choose one of them"):
-        resolve("tiny", overrides='{"train": {"recorded": true, "checkpoint_activations": true}}')
+        resolve("tiny", overrides='{"train": {"recorded": true, "economy": {"recompute_base": 0.5}}}')

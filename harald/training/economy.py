@@ -1,0 +1,57 @@
+"""What of a step is computed again, compiled or in float8, as train.economy says."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from torch.utils.checkpoint import checkpoint
+
+from harald.base.compiled import compiled, compiled_forward
+from harald.base.float8 import to_float8
+from harald.base.qwen_image import QwenImage
+from harald.config import Config
+from harald.encoder.model import PersonEncoder
+
+
+@contextmanager
+def economical(base: QwenImage, encoder: PersonEncoder, config: Config, backend: str = "inductor") -> Iterator[None]:
+    """Inside, steps of training cost what train.economy says. What is in float8 afterwards stays so."""
+    economy = config.train.economy
+    if economy.frozen != "plain":
+        twice = economy.frozen == "float8"
+        to_float8(base.transformer.transformer_blocks, twice)
+        to_float8(encoder.vlm.language_model, twice)
+        to_float8(base.text_model, twice and config.injection.point == "input")  # else it sees no gradient
+    with recomputing(base, encoder, economy.recompute_base, economy.recompute_encoder), ExitStack() as inside:
+        encoder.autocast = economy.lora == "autocast"
+        inside.callback(setattr, encoder, "autocast", False)
+        if economy.compile != "off":
+            same_twice = economy.compile == "same_twice"
+            inside.enter_context(compiled(base.transformer, same_twice, backend))
+            inside.enter_context(compiled_forward(encoder.vlm.language_model.layers, same_twice, backend))
+        yield
+
+
+@contextmanager
+def recomputing(base: QwenImage, encoder: PersonEncoder, share: float, reading: bool) -> Iterator[None]:
+    """Inside, the backward pass computes activations again: of this share of the base model's blocks, the first ones,
+    and of the encoder's language model if `reading`. It changes no bit.
+    """
+    transformer, language = base.transformer, encoder.vlm.language_model
+    blocks = list(transformer.transformer_blocks)
+    again = {id(block) for block in blocks[: round(share * len(blocks))]}
+
+    def call(block: Any, *inputs: Any) -> Any:
+        return checkpoint(block, *inputs, use_reentrant=False) if id(block) in again else block(*inputs)
+
+    if again:
+        transformer.enable_gradient_checkpointing(call)
+    if reading:
+        language.gradient_checkpointing_enable({"use_reentrant": False})
+    language.train(reading)
+    try:
+        yield
+    finally:
+        transformer.disable_gradient_checkpointing()
+        language.gradient_checkpointing_disable()
+        language.eval()
