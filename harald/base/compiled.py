@@ -75,10 +75,10 @@ def compiled_forward(
     blocks: Iterable[nn.Module], deterministic: bool, backend: str = "inductor"
 ) -> Iterator[list[Callable[..., Any]]]:
     """Inside, these modules of one class run compiled, their hooks as they are. Gives what computes each now."""
-    options = {"options": SAME_TWICE} if deterministic and backend == "inductor" else {}
+    options: Any = SAME_TWICE if deterministic and backend == "inductor" else None
     blocks = list(blocks)
     own = [vars(block).get("forward") for block in blocks]
-    compile_it = torch.compile(dynamic=False, backend=backend, **options)
+    compile_it = torch.compile(dynamic=False, backend=backend, options=options)
     calls = [compile_it(block.forward) for block in blocks]
     for block, call in zip(blocks, calls, strict=True):
         vars(block)["forward"] = call
@@ -100,10 +100,10 @@ class First:
     def __init__(self, transformer: Any):
         self.calls: list[Callable[..., Any]] = []  # what computes the two blocks, without their hooks
         self.seen = set[Any]()
-        self.adapters = [m for m in transformer.modules() if isinstance(m, BaseTunerLayer)][:1]
+        self.adapters: list[Any] = [m for m in transformer.modules() if isinstance(m, BaseTunerLayer)][:1]
 
     def __call__(self, transformer: Any, args: tuple, options: dict[str, Any]) -> None:
-        latents, states, mask = (options.get(name) for name in NAMES)
+        latents, states, mask = options[NAMES[0]], options[NAMES[1]], options.get(NAMES[2])
         grad = torch.is_grad_enabled() and (states.requires_grad, latents.requires_grad)
         adapters = [(m.disable_adapters, tuple(m.active_adapters), str(m.scaling)) for m in self.adapters]
         kind = (latents.shape, latents.dtype, str(options["img_shapes"]), mask is None, grad, str(adapters))

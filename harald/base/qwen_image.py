@@ -18,6 +18,7 @@ from transformers import Qwen2Tokenizer
 from harald import hub
 from harald.base import BaseModel
 from harald.base.prompt_template import TEMPLATE_HEAD
+from harald.base.speed import EAGER, Drawing, few_steps, place
 from harald.base.strength import strengthened
 from harald.base.text_mask import no_lengths
 from harald.base.vae import encode_images
@@ -49,8 +50,8 @@ def _ids(tokenizer: Qwen2Tokenizer, text: str) -> tuple[int, ...]:
 class QwenImage(BaseModel):
     """See harald.base.BaseModel. `pipeline`: the stock one, whose pictures ours must equal where no person is used."""
 
-    def __init__(self, pipeline: Any, repo: str, lora: LoraRef | None = None):
-        self.pipeline, self.repo, self.lora = pipeline, repo, lora
+    def __init__(self, pipeline: Any, repo: str, lora: LoraRef | None = None, drawing: Drawing = EAGER):
+        self.pipeline, self.repo, self.lora, self.drawing = pipeline, repo, lora, drawing
         pipeline.set_progress_bar_config(disable=True)
         for part in (pipeline.transformer, pipeline.text_encoder, pipeline.vae):
             part.requires_grad_(False).eval()
@@ -73,13 +74,24 @@ class QwenImage(BaseModel):
         return self.transformer.device
 
     @classmethod
-    def load(cls, cache: Path, ref: ModelRef, lora: LoraRef, device: torch.device, dtype: torch.dtype) -> "QwenImage":
-        """From the HF cache, through hub.py. Raises ModelError."""
-        pipeline = hub.load(QwenImagePipeline, cache, ref, dtype=dtype).to(device)
+    def load(
+        cls, cache: Path, ref: ModelRef, lora: LoraRef, device: torch.device, dtype: torch.dtype,
+        drawing: Drawing = EAGER,
+    ) -> "QwenImage":  # fmt: skip
+        """From the HF cache, through hub.py. drawing: how pictures are drawn. Raises ModelError.
+
+        The order counts: a LoRA wraps linear layers, and what it wraps may then be in float8.
+        """
+        pipeline = hub.load(QwenImagePipeline, cache, ref, dtype=dtype)
+        pipeline.transformer.requires_grad_(False)
+        if drawing.few:
+            place(pipeline, EAGER, device)  # where its sums are quick
+            few_steps(pipeline, cache, drawing.few)
         if lora.source:
             hub.load_lora(pipeline, cache, lora, LORA)
             pipeline.disable_lora()
-        return cls(pipeline, ref.repo, lora if lora.source else None)
+        place(pipeline, drawing, device)
+        return cls(pipeline, ref.repo, lora if lora.source else None, drawing)
 
     def use_domain(self, domain: str) -> None:
         if self.lora is None:
@@ -145,11 +157,12 @@ class QwenImage(BaseModel):
         on_step: Callable[[], None] | None = None,
     ) -> list[Image.Image]:
         check_length(len(states))
+        steps, guidance = self.drawing.schedule(steps, guidance)
         strong = contextlib.nullcontext()
         if text is not None and strength != 1:
             strong = strengthened(self.transformer, states.to(self.dtype), text.to(self.dtype), strength)
         pictures = []
-        with strong:
+        with self.drawing.around(self.transformer), strong:
             for seed in seeds:  # one at a time: a picture does not depend on its neighbours
                 pictures += self.pipeline(
                     **_prompt("", states, self.dtype),

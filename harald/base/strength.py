@@ -26,7 +26,9 @@ def strengthened(transformer: nn.Module, person: Tensor, text: Tensor, strength:
             return None
         plain = text.to(states).expand(len(states), -1, -1)
         without = options | {"encoder_hidden_states": plain, "encoder_hidden_states_mask": None}
-        v_text = module.forward(*args, **without)[0]
+        cached = getattr(module, "is_cache_enabled", False)
+        with module.cache_context("text") if cached else contextlib.nullcontext():  # type: ignore[not-callable]
+            v_text = module.forward(*args, **without)[0]
         return (v_text + strength * (output[0] - v_text), *output[1:])
 
     hook = transformer.register_forward_hook(guide, with_kwargs=True)

@@ -105,7 +105,7 @@ def arms(all_of_them: dict[str, Any], device: torch.device) -> dict[str, Any]:
 def models(runtime: Runtime, config: Config, weights: Weights) -> tuple[QwenImage, PersonEncoder]:
     device, dtype = determinism.device(), determinism.dtype(config.dtype)
     if weights == "cache" or config.models.base.recipe:
-        base = base_model(runtime.hf_cache, config)
+        base = base_model(runtime.hf_cache, config, as_published=True)
         return base, new_encoder(runtime.hf_cache, config, base)
     log.info("random weights of the sizes of %s and %s", config.models.base.repo, config.models.encoder.repo)
     base = shapes.random_base(config.models.base, device, dtype)

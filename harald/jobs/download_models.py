@@ -15,12 +15,16 @@ def run(runtime: Runtime, config: Config, run_name: str) -> dict:
     lora = config.models.lora
     if lora.source and not (runtime.hf_cache / lora.source).is_file():
         refs.append(ModelRef(lora.source, lora.revision))
+    few = config.models.few_steps if config.generate.speed == "lightning" else None
+    if few and not (runtime.hf_cache / few.source).is_file():
+        refs.append(ModelRef(few.source, few.revision))
     commits = {}
     for ref in refs:
         if ref.recipe:
             ensure(runtime.hf_cache, ref)
         elif not hub.is_cached(runtime.hf_cache, ref):
-            hub.download(runtime.hf_cache, ref.repo, ref.revision, PATTERNS)
+            wanted = [few.weight_name] if few and few.weight_name and ref.repo == few.source else PATTERNS
+            hub.download(runtime.hf_cache, ref.repo, ref.revision, wanted)
         runtime.commit()
         hub.snapshot(runtime.hf_cache, ref)
         commits[ref.repo] = hub.revision(runtime.hf_cache, ref.repo, ref.revision)

@@ -60,7 +60,7 @@ def run(
         if source == "proving_ground"
         else evaluate_source.dataset(runtime, config)
     )
-    base = base_model(runtime.hf_cache, config)
+    base = base_model(runtime.hf_cache, config, as_published=True)
     experiment = Experiment(material.panel, cells(material.panel, config.evaluate, config.seed), config)
     experiment.without_tokens()
     experiment.ours(encoder, material.training)

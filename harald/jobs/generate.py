@@ -8,6 +8,7 @@ from pathlib import Path
 from PIL import Image
 
 from harald import reporting, runs
+from harald.base.kernels import kept_kernels
 from harald.config import Config
 from harald.errors import ConfigError
 from harald.generation.draw import draw
@@ -66,16 +67,17 @@ def run(
 
     def told() -> None:
         """After each step of each picture; every picture is drawn without its persons, too."""
-        progress.update(next(steps) // (2 * config.generate.steps))
+        progress.update(next(steps) // (2 * base.drawing.schedule(config.generate.steps, 1.0)[0]))
 
-    for scene in scenes:
-        present = {name: tokens[name] for name in scene.prompt.names}
-        pictures = draw(base, scene.prompt, present, numbers, config, scene.domain, point, strength, told)
-        plain = draw(base, scene.prompt, {}, numbers, config, scene.domain, point, on_step=told)
-        for seed, picture in zip(numbers, pictures, strict=True):
-            written.append(folder / f"{scene.prefix}seed_{seed}.png")
-            picture.save(written[-1])
-        sections.append((scene.text, scene.domain, rows(numbers, pictures, plain)))
+    with kept_kernels(runtime.output / "kernels", "generate"):
+        for scene in scenes:
+            present = {name: tokens[name] for name in scene.prompt.names}
+            pictures = draw(base, scene.prompt, present, numbers, config, scene.domain, point, strength, told)
+            plain = draw(base, scene.prompt, {}, numbers, config, scene.domain, point, on_step=told)
+            for seed, picture in zip(numbers, pictures, strict=True):
+                written.append(folder / f"{scene.prefix}seed_{seed}.png")
+                picture.save(written[-1])
+            sections.append((scene.text, scene.domain, rows(numbers, pictures, plain)))
     html = reporting.render(
         "generate",
         sections=sections,

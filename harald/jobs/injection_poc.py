@@ -94,7 +94,7 @@ def run(runtime: Runtime, config: Config, run_name: str, state_id: str = "", tra
     states = states_for(runtime, config)
     state = find_state(states, state_id) if state_id else states[0]
     folder = runs.open_run(runtime, "injection_poc", run_name, config, state_id=state.state_id, train_run=train_run)
-    base = base_model(runtime.hf_cache, config)
+    base = base_model(runtime.hf_cache, config, as_published=True)
     checks = [
         same_without_tokens(base, state, config),
         *(same_with_own_states(base, state, point, config) for point in POINTS),

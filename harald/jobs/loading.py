@@ -5,6 +5,7 @@ from pathlib import Path
 
 from harald import determinism, hub, runs
 from harald.base.qwen_image import QwenImage
+from harald.base.speed import EAGER, Drawing
 from harald.config import Config, ModelRef
 from harald.encoder.model import PersonEncoder, load_encoder, reads
 from harald.errors import ConfigError
@@ -33,12 +34,16 @@ def ensure(cache: Path, ref: ModelRef) -> None:
         log.info("wrote %s (%s) into %s", ref.repo, commit[:12], cache)
 
 
-def base_model(cache: Path, config: Config) -> QwenImage:
-    """Raises ModelError if the base model is not in the cache."""
+def base_model(cache: Path, config: Config, as_published: bool = False) -> QwenImage:
+    """Draws as config.generate says; as_published: as the stock pipeline does, for training and judging.
+
+    Raises ModelError if the base model, or a LoRA that it needs, is not in the cache.
+    """
     ensure(cache, config.models.base)
     device, dtype = determinism.device(), determinism.dtype(config.dtype)
-    log.info("load %s on %s in %s", config.models.base.repo, device, dtype)
-    return QwenImage.load(cache, config.models.base, config.models.lora, device, dtype)
+    drawing = EAGER if as_published else Drawing.of(config.generate, config.models.few_steps, config.deterministic)
+    log.info("load %s on %s in %s, to draw at speed %s", config.models.base.repo, device, dtype, drawing.speed)
+    return QwenImage.load(cache, config.models.base, config.models.lora, device, dtype, drawing)
 
 
 def new_encoder(cache: Path, config: Config, base: QwenImage) -> PersonEncoder:

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from harald import determinism, reporting, runs
+from harald.base.kernels import kept_kernels
 from harald.base.qwen_image import QwenImage
 from harald.config import Config
 from harald.data.images import load_picture, within_pixels
@@ -150,7 +151,7 @@ def fit(runtime: Runtime, config: Config, folder: Path, world: World = ALONE) ->
     if not world.rank:
         note_data(folder, states)
         runs.remove_leftovers(folder / "samples")
-    base = base_model(runtime.hf_cache, config)
+    base = base_model(runtime.hf_cache, config, as_published=True)
     encoder = new_encoder(runtime.hf_cache, config, base)
     shape, mu = base.latent_shape(config.data.image_size)
     cache = open_cache(runtime, config, (view.image for state in training for view in state.views))
@@ -163,8 +164,14 @@ def fit(runtime: Runtime, config: Config, folder: Path, world: World = ALONE) ->
         persist(lambda: runs.write_bytes(file, picture), file.name, folder, len(picture))
 
     scored = validation(base, encoder, aside, config, folder) if not world.rank else None
-    with economical(base, encoder, config):
-        return train(base, encoder, batches, config, folder, runtime.commit, runtime.session, sample, scored, world)
+    kept = kept_kernels(runtime.output / "kernels", "train", writes=not world.rank)
+    with economical(base, encoder, config), kept as kernels:
+
+        def commit() -> None:
+            kernels.save()
+            runtime.commit()
+
+        return train(base, encoder, batches, config, folder, commit, runtime.session, sample, scored, world)
 
 
 def note_data(folder: Path, states: list[State]) -> None:
