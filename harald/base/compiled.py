@@ -22,6 +22,7 @@ SAME_TWICE = {
     "triton.mix_order_reduction": False,
 }  # fmt: skip
 LENGTH = 192  # of the text that the blocks are compiled at
+ATTEND = masked_by_channel(stock.dispatch_attention_fn)
 VARIANTS = 256  # of one block: sizes of batch and picture, with and without gradients, adapters on and off
 
 
@@ -56,13 +57,12 @@ def compiled(transformer: Any, deterministic: bool = True, backend: str = "induc
     """Inside, the MMDiT's blocks are compiled; outside they are as they were, and what was compiled is kept for the
     next time. deterministic: without the fusions that give other bits in every call.
     """
-    attend, first = masked_by_channel(stock.dispatch_attention_fn), First(transformer)
     with (
         recordable(transformer),
-        replaced(dispatch_attention_fn=attend),
+        replaced(dispatch_attention_fn=ATTEND),
         compiled_forward(transformer.transformer_blocks, deterministic, backend) as calls,
     ):
-        first.calls = calls[:2]
+        first = _kept(transformer, (deterministic, backend), lambda: First(transformer, calls[:2]))
         hook = transformer.register_forward_pre_hook(first, with_kwargs=True)
         try:
             yield
@@ -74,22 +74,31 @@ def compiled(transformer: Any, deterministic: bool = True, backend: str = "induc
 def compiled_forward(
     blocks: Iterable[nn.Module], deterministic: bool, backend: str = "inductor"
 ) -> Iterator[list[Callable[..., Any]]]:
-    """Inside, these modules of one class run compiled, their hooks as they are. Gives what computes each now."""
+    """Inside, these modules of one class run compiled, their hooks as they are. Gives what computes each of them."""
     options: Any = SAME_TWICE if deterministic and backend == "inductor" else None
-    blocks = list(blocks)
-    own = [vars(block).get("forward") for block in blocks]
     compile_it = torch.compile(dynamic=False, backend=backend, options=options)
-    calls = [compile_it(block.forward) for block in blocks]
+    blocks = list(blocks)
+    calls = [_kept(block, (deterministic, backend), lambda block=block: compile_it(block.forward)) for block in blocks]
     for block, call in zip(blocks, calls, strict=True):
+        assert "forward" not in vars(block), "compiled already, or with hooks of diffusers: those go around"
         vars(block)["forward"] = call
     try:
         with dynamo.patch(recompile_limit=VARIANTS, accumulated_recompile_limit=16 * VARIANTS):
             yield calls
     finally:
-        for block, forward in zip(blocks, own, strict=True):
-            vars(block).pop("forward")
-            if forward is not None:
-                vars(block)["forward"] = forward
+        for block in blocks:
+            del vars(block)["forward"]
+
+
+def _kept(module: nn.Module, key: Any, made: Callable[[], Any]) -> Any:
+    """What belongs to this very module (a copy of it begins anew)."""
+    owner, kept = vars(module).get("_harald_kept", (None, {}))
+    if owner != id(module):
+        kept = {}
+        vars(module)["_harald_kept"] = id(module), kept
+    if key not in kept:
+        kept[key] = made()
+    return kept[key]
 
 
 class First:
@@ -97,9 +106,8 @@ class First:
     two, because pictures lead to the text's gradient below the first one only.
     """
 
-    def __init__(self, transformer: Any):
-        self.calls: list[Callable[..., Any]] = []  # what computes the two blocks, without their hooks
-        self.seen = set[Any]()
+    def __init__(self, transformer: Any, calls: list[Callable[..., Any]]):
+        self.calls, self.seen = calls, set[Any]()  # calls: what computes the two blocks, without their hooks
         self.adapters: list[Any] = [m for m in transformer.modules() if isinstance(m, BaseTunerLayer)][:1]
 
     def __call__(self, transformer: Any, args: tuple, options: dict[str, Any]) -> None:

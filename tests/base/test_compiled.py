@@ -89,6 +89,10 @@ def test_a_text_of_any_length_needs_no_new_compilation_and_which_came_first_does
             for mask in (None, torch.arange(length) < torch.tensor([[length], [2]])):
                 model(**CALL | {"encoder_hidden_states": states, "encoder_hidden_states_mask": mask})
     assert first == 1 and backend.count == 2, "one with a mask, one without"
+    for _ in range(2):
+        with compiled(model, backend=backend):
+            model(**CALL)
+    assert backend.count == 2, "what was compiled is kept"
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0])
