@@ -115,7 +115,8 @@ PAGE_JOB: dict[str, Any] = {**INFER_JOB, "timeout": HOUR, "max_containers": 1, "
 PAGE_REQUESTS = 200  # at the same time; most are the parts of the page itself, `serve.places` bounds the others
 PRETRAIN_JOB: dict[str, Any] = {**TRAIN_JOB, "cpu": 16.0}  # the pictures are rendered beside the GPU
 
-# USD a second, list price (modal.com/pricing, as of 2026-07-01), without multipliers for regions. Change it here.
+# USD a second, list price (modal.com/pricing), without multipliers for regions. Change them here.
+PRICES_AS_OF = "2026-07-01"
 PRICE_GPU = {
     "B200": 0.001736, "H200": 0.001261, "H100": 0.001097, "RTX-PRO-6000": 0.000842, "A100-80GB": 0.000694,
     "A100-40GB": 0.000583, "L40S": 0.000542, "A10": 0.000306, "L4": 0.000222, "T4": 0.000164,

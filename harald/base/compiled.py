@@ -17,10 +17,12 @@ from torch._dynamo import config as dynamo
 from harald.base.text_mask import masked_by_channel, no_lengths, replaced
 
 # Kernels that Inductor fuses give the blocks other gradients in every call (PyTorch 2.11, H200); these do not.
-SAME_TWICE = {
+Fusions = dict[str, Any]  # Inductor's options; none: all fusions
+SAME_TWICE: Fusions = {
     "deterministic": True, "max_fusion_size": 1, "epilogue_fusion": False, "aggressive_fusion": False,
     "triton.mix_order_reduction": False,
 }  # fmt: skip
+BACKEND = "inductor"  # tests take another one: what Inductor makes of it is for a GPU
 LENGTH = 192  # of the text that the blocks are compiled at
 ATTEND = masked_by_channel(stock.dispatch_attention_fn)
 VARIANTS = 256  # of one block: sizes of batch and picture, with and without gradients, adapters on and off
@@ -53,16 +55,16 @@ def recordable(transformer: Any, turn: Callable[..., Tensor] = rotate) -> Iterat
 
 
 @contextmanager
-def compiled(transformer: Any, deterministic: bool = True, backend: str = "inductor") -> Iterator[None]:
+def compiled(transformer: Any, fusions: Fusions = SAME_TWICE, backend: Any = None) -> Iterator[None]:
     """Inside, the MMDiT's blocks are compiled; outside they are as they were, and what was compiled is kept for the
-    next time. deterministic: without the fusions that give other bits in every call.
+    next time. fusions: by default without those that give other bits in every call.
     """
     with (
         recordable(transformer),
         replaced(dispatch_attention_fn=ATTEND),
-        compiled_forward(transformer.transformer_blocks, deterministic, backend) as calls,
+        compiled_forward(transformer.transformer_blocks, fusions, backend) as calls,
     ):
-        first = _kept(transformer, (deterministic, backend), lambda: First(transformer, calls[:2]))
+        first = _kept(transformer, _key(fusions, backend), lambda: First(transformer, calls[:2]))
         hook = transformer.register_forward_pre_hook(first, with_kwargs=True)
         try:
             yield
@@ -72,13 +74,14 @@ def compiled(transformer: Any, deterministic: bool = True, backend: str = "induc
 
 @contextmanager
 def compiled_forward(
-    blocks: Iterable[nn.Module], deterministic: bool, backend: str = "inductor"
+    blocks: Iterable[nn.Module], fusions: Fusions = SAME_TWICE, backend: Any = None
 ) -> Iterator[list[Callable[..., Any]]]:
     """Inside, these modules of one class run compiled, their hooks as they are. Gives what computes each of them."""
-    options: Any = SAME_TWICE if deterministic and backend == "inductor" else None
+    backend = backend or BACKEND
+    options: Any = dict(fusions) if fusions and backend == "inductor" else None
     compile_it = torch.compile(dynamic=False, backend=backend, options=options)
     blocks = list(blocks)
-    calls = [_kept(block, (deterministic, backend), lambda block=block: compile_it(block.forward)) for block in blocks]
+    calls = [_kept(block, _key(fusions, backend), lambda block=block: compile_it(block.forward)) for block in blocks]
     for block, call in zip(blocks, calls, strict=True):
         assert "forward" not in vars(block), "compiled already, or with hooks of diffusers: those go around"
         vars(block)["forward"] = call
@@ -88,6 +91,10 @@ def compiled_forward(
     finally:
         for block in blocks:
             del vars(block)["forward"]
+
+
+def _key(fusions: Fusions, backend: Any) -> Any:
+    return tuple(sorted(fusions.items())), backend or BACKEND
 
 
 def _kept(module: nn.Module, key: Any, made: Callable[[], Any]) -> Any:
@@ -117,16 +124,18 @@ class First:
         kind = (latents.shape, latents.dtype, str(options["img_shapes"]), mask is None, grad, str(adapters))
         if kind in self.seen:
             return
-        self.seen.add(kind)
         text = states.new_zeros(len(states), LENGTH, states.shape[2]).requires_grad_(states.requires_grad)
         whole = None if mask is None else mask.new_ones(len(mask), LENGTH)
         recompute, transformer.gradient_checkpointing = transformer.gradient_checkpointing, False
+        before = vars(transformer).get("transformer_blocks")
         vars(transformer)["transformer_blocks"] = [_any_length(call) for call in self.calls]  # before its own
         try:
             transformer.forward(**options | dict(zip(NAMES, (latents, text, whole), strict=True)))
         finally:
             transformer.gradient_checkpointing = recompute
             del vars(transformer)["transformer_blocks"]
+            vars(transformer).update({} if before is None else {"transformer_blocks": before})
+        self.seen.add(kind)
 
 
 NAMES = ("hidden_states", "encoder_hidden_states", "encoder_hidden_states_mask")

@@ -13,13 +13,12 @@ from diffusers import FirstBlockCacheConfig, FlowMatchEulerDiscreteScheduler
 from diffusers.hooks import apply_group_offloading
 
 from harald import hub
-from harald.base.compiled import compiled
+from harald.base.compiled import SAME_TWICE, compiled
 from harald.base.float8 import to_float8
 from harald.config import FewSteps, Generate, LoraRef, Speed
 
 log = logging.getLogger(__name__)
 
-BACKEND = "inductor"
 DISTILLED = "few_steps"
 
 
@@ -50,7 +49,7 @@ class Drawing:
         if self.speed == "eager":
             yield
             return
-        with compiled(transformer, self.same_twice, BACKEND):
+        with compiled(transformer, SAME_TWICE if self.same_twice else {}):
             if self.speed != "fast":
                 yield
                 return

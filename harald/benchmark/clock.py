@@ -1,5 +1,6 @@
 """Times of several arms in turn, so that what the machine does besides hits them alike."""
 
+import logging
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -9,6 +10,11 @@ from typing import Any
 import torch
 
 from harald.errors import HaraldError
+
+log = logging.getLogger(__name__)
+
+# CUDA's, the compiler's and the libraries' errors: what keeps one arm from running must not lose the others.
+FAILURES = (HaraldError, RuntimeError, ValueError, TypeError, AttributeError, AssertionError)
 
 
 @dataclass(frozen=True)
@@ -36,18 +42,40 @@ def in_turn(arms: Mapping[str, Callable[[], Any]], rounds: int, device: torch.de
             if name in failed:
                 continue
             try:
-                taken, peak = _once(call, device)
-            except (torch.OutOfMemoryError, HaraldError, NotImplementedError) as error:
-                failed[name] = f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
+                taken, peak = once(call, device)
+            except FAILURES as error:
+                failed[name] = said(error)
+                log.warning("%s failed", name, exc_info=not isinstance(error, torch.OutOfMemoryError))
+                del error  # its frames hold tensors
                 _forget(device)
                 continue
+            if not number:
+                log.info("%s: %.3f s the first time", name, taken)
             peaks[name] = max(peaks[name], peak)
             if number:
                 seconds[name].append(taken)
     return {name: Timing(tuple(seconds[name]), peaks[name], failed.get(name, "")) for name in arms}
 
 
-def _once(call: Callable[[], Any], device: torch.device) -> tuple[float, int]:
+def said(error: BaseException) -> str:
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
+
+
+def at_steps(drawn: Mapping[int, Timing], wanted: int) -> Timing:
+    """Of a picture of so many steps, from pictures of two smaller numbers: a step costs the same whenever it is.
+
+    >>> at_steps({2: Timing((3.0,), 1), 5: Timing((6.0,), 1)}, 50).seconds
+    (51.0,)
+    """
+    (few, small), (more, large) = sorted(drawn.items())
+    if small.failed or large.failed:
+        return Timing((), 0, small.failed or large.failed)
+    each = [a + (b - a) / (more - few) * (wanted - few) for a, b in zip(small.seconds, large.seconds, strict=True)]
+    return Timing(tuple(each), max(small.peak, large.peak))
+
+
+def once(call: Callable[[], Any], device: torch.device) -> tuple[float, int]:
+    """Seconds, and bytes of device memory at the peak."""
     cuda = device.type == "cuda"
     if cuda:
         torch.cuda.synchronize(device)

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,19 +11,24 @@ from torch.nn import functional as F
 from torch.optim import AdamW
 from torch.utils.flop_counter import FlopCounterMode
 
-from harald.base.compiled import compiled
 from harald.base.qwen_image import QwenImage
-from harald.config import Config
+from harald.benchmark.bars import SHARE, THROUGHPUT, THROUGHPUT_8, able, ratio, row, share, shares
+from harald.benchmark.bench import Bench, Measured
+from harald.benchmark.clock import in_turn
+from harald.config import Config, Economy
 from harald.encoder.model import PersonEncoder
 from harald.errors import DatasetError
 from harald.records import State
 from harald.training.batch import Batch, Batches
+from harald.training.economy import economical
 from harald.training.loop import gradients, make_optimizer, train_step
-from harald.training.step import target_losses
+from harald.training.step import measured_gradients, target_losses
 
 PLAIN, EAGER, COMPILED = "plain loop", "ours, eager", "ours, compiled"
+TAUGHT = "ours, compiled, with a teacher's pass"
 LOOSE, FLOAT8 = "ours, compiled, not deterministic", "ours, compiled, float8"
-ARMS = (PLAIN, EAGER, COMPILED, LOOSE, FLOAT8)
+ARMS = (PLAIN, EAGER, COMPILED, TAUGHT, LOOSE, FLOAT8)
+STATES = 2  # of a step, so that the encoder reads more than one chat at a time
 
 
 class Steps:
@@ -31,14 +37,16 @@ class Steps:
     """
 
     def __init__(self, base: QwenImage, encoder: PersonEncoder, states: list[State], config: Config):
+        economy = dataclasses.replace(config.train.economy, frozen="plain", compile="off")
         train = dataclasses.replace(
             config.train, phases=(), teacher_weight=0.0, contrast_weight=0.0, override_share=0.0, recorded=False,
-            parts=1, drop_group=0.0,
+            parts=1, drop_group=0.0, economy=economy,
         )  # fmt: skip
         samples = train.states_per_batch * train.targets_per_state
-        alone = dataclasses.replace(train, states_per_batch=samples, targets_per_state=1)
+        alone = dataclasses.replace(train, states_per_batch=samples, targets_per_state=1, economy=Economy())
         self.base, self.encoder, self.samples = base, encoder, samples
-        self.configs = {name: dataclasses.replace(config, train=t) for name, t in (("ours", train), ("plain", alone))}
+        kinds = {"ours": train, "plain": alone, "taught": dataclasses.replace(train, teacher_weight=1.0)}
+        self.configs = {name: dataclasses.replace(config, train=kind) for name, kind in kinds.items()}
         self.batches = {name: self._batch(c, states) for name, c in self.configs.items()}
         self.optimizer = make_optimizer(encoder, train)
 
@@ -48,7 +56,7 @@ class Steps:
         shape, mu = base.latent_shape(config.data.image_size)
         batches = Batches(config, states, shape, mu, None, encoder.chats, base.tokenize)
         wanted = (config.train.states_per_batch, config.train.max_references, config.train.targets_per_state)
-        for step in range(64):
+        for step in range(512):
             batch = batches[step]
             counts = {(len(pair.references), len(pair.targets)) for pair in batch.pairs}
             if (len(batch.pairs), counts) == (wanted[0], {wanted[1:]}):
@@ -63,42 +71,59 @@ class Steps:
             "use a data set with more states and views",
         )
 
-    def arms(self) -> dict[str, Callable[[], None]]:
+    def economy(self, **changes: Any) -> Economy:
+        """Of our arms: that of the configuration, in bfloat16 and eager but for the changes."""
+        return dataclasses.replace(self.configs["ours"].train.economy, **changes)
+
+    def arms(self) -> dict[str, Callable[[], Any]]:
+        compiled = self.economy(compile="same_twice")
         return {
-            PLAIN: lambda: self._step("plain", recompute=True),
-            EAGER: lambda: self._step("ours"),
-            COMPILED: lambda: self._compiled(deterministic=True),
-            LOOSE: lambda: self._compiled(deterministic=False),
+            PLAIN: lambda: self.step("plain", Economy()),
+            EAGER: lambda: self.step("ours", self.economy()),
+            COMPILED: lambda: self.step("ours", compiled),
+            TAUGHT: lambda: self.step("taught", compiled),
         }
 
-    def float8_arms(self) -> dict[str, Callable[[], None]]:
-        """Once the base model's layers are in float8."""
-        return {FLOAT8: lambda: self._compiled(deterministic=True)}
+    def float8_arms(self) -> dict[str, Callable[[], Any]]:
+        """The weights stay in float8 afterwards."""
+        return {FLOAT8: lambda: self.step("ours", self.economy(compile="same_twice", frozen="float8"))}
+
+    def loose(self) -> None:
+        with deterministic_algorithms(False):
+            self.step("ours", self.economy(compile="fastest"))
 
     def token_gradient(self) -> Tensor:
-        """Of our batch's loss to the tokens, [K, d] over all states: what the encoder learns from."""
+        """Of the loss of our batch's first targets to the tokens, [K, d] over all states: what teaches the encoder."""
         batch, config = self.batches["ours"].to(self.base.device), self.configs["ours"]
         with torch.no_grad():
             tokens = self.encoder.tokens(batch.references)
         tokens.requires_grad_()
-        loss = target_losses(self.base, tokens, batch.targets, config)[0].mean()
+        some = batch.targets.piece(0, config.train.targets_per_state)
+        loss = target_losses(self.base, tokens, some, config)[0].mean()
         return torch.autograd.grad(loss, tokens)[0].float().sum(0)
+
+    def gradient(self, economy: Economy) -> list[Tensor]:
+        """Of our batch's loss to everything that is trained."""
+        config = with_economy(self.configs["ours"], economy)
+        with economical(self.base, self.encoder, config):
+            found, _ = measured_gradients(self.base, self.encoder, self.batches["ours"].to(self.base.device), config)
+        return found
 
     def flops(self) -> int:
         """Of one of our steps, forward and backward, nothing recomputed; products of matrices and attention alone."""
         with FlopCounterMode(display=False) as counter:
-            self._step("ours")
+            self.step("ours", self.economy(recompute_base=0.0, recompute_encoder=False))
         return counter.get_total_flops()
 
-    def _compiled(self, deterministic: bool) -> None:
-        with compiled(self.base.transformer, deterministic), deterministic_algorithms(deterministic):
-            self._step("ours")
-
-    def _step(self, name: str, recompute: bool = False) -> None:
-        config, optimizer = self.configs[name], self.optimizer
-        with recomputing(self.base, self.encoder, recompute):
+    def step(self, name: str, economy: Economy) -> None:
+        config = with_economy(self.configs[name], economy)
+        with economical(self.base, self.encoder, config):
             of = gradients(self.base, self.encoder, config)
-            train_step(of, self.encoder, _quiet(optimizer), [self.batches[name]], config)
+            train_step(of, self.encoder, _quiet(self.optimizer), [self.batches[name]], config)
+
+
+def with_economy(config: Config, economy: Economy) -> Config:
+    return dataclasses.replace(config, train=dataclasses.replace(config.train, economy=economy))
 
 
 def deviation(exact: Tensor, other: Tensor, groups: Sequence[tuple[str, int]]) -> dict[str, tuple[float, float]]:
@@ -124,24 +149,6 @@ def _quiet(optimizer: AdamW) -> AdamW:
 
 
 @contextlib.contextmanager
-def recomputing(base: QwenImage, encoder: PersonEncoder, on: bool) -> Iterator[None]:
-    """Inside, activations of both models are recomputed in the backward pass, or none is."""
-    transformer, language = base.transformer, encoder.vlm.language_model
-    (transformer.enable_gradient_checkpointing if on else transformer.disable_gradient_checkpointing)()
-    if on:
-        language.gradient_checkpointing_enable({"use_reentrant": False})
-    else:
-        language.gradient_checkpointing_disable()
-    language.train(on)
-    try:
-        yield
-    finally:
-        transformer.disable_gradient_checkpointing()
-        language.gradient_checkpointing_disable()
-        language.eval()
-
-
-@contextlib.contextmanager
 def deterministic_algorithms(on: bool) -> Iterator[None]:
     before = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(on)
@@ -149,3 +156,37 @@ def deterministic_algorithms(on: bool) -> Iterator[None]:
         yield
     finally:
         torch.use_deterministic_algorithms(before)
+
+
+def part(bench: Bench) -> Measured:
+    """Our step and the plain loop in turn; float8 last, as it changes the weights."""
+    config = dataclasses.replace(
+        bench.config, train=dataclasses.replace(bench.config.train, states_per_batch=STATES, parts=1)
+    )
+    base = bench.base()
+    steps = Steps(base, bench.encoder(base), bench.states, config)
+    timings = in_turn(able(steps.arms(), bench.device), bench.rounds, bench.device)
+    flops, exact = steps.flops(), steps.token_gradient()
+    timings |= in_turn(able(steps.float8_arms(), bench.device), bench.rounds, bench.device)
+    steps.step("ours", steps.economy(frozen="float8"))
+    groups = deviation(exact, steps.token_gradient(), config.encoder.groups)
+    found = {
+        THROUGHPUT: ratio(timings.get(PLAIN), timings.get(COMPILED)),
+        THROUGHPUT_8: ratio(timings.get(PLAIN), timings.get(FLOAT8)),
+        SHARE: shares(timings.get(COMPILED), flops, bench.rate),
+    }
+    rows = [
+        row(name, timing, bench.device, steps.samples, f"{share(timing, flops, bench.rate)}")
+        for name, timing in timings.items()
+    ]
+    text = "\n".join([
+        f"A step of {STATES} states x {config.train.targets_per_state} targets of {config.data.image_size} px, "
+        f"{config.train.max_references} references each, prompts of unequal length. A step is {flops / 1e12:.1f} TFLOP "
+        "with nothing recomputed and without the teacher's pass; "
+        f"the machine's rate is {bench.rate / 1e12:.0f} TFLOP/s.",
+        "", "| arm | a step | fastest to slowest | a sample | 1,000 samples | peak memory | share of the rate |",
+        "|---|---|---|---|---|---|---|", *rows, "",
+        "Gradient of the tokens in float8 against bfloat16: "
+        + ", ".join(f"{name} cosine {cosine:.4f}, norm {norm:.3f}" for name, (cosine, norm) in groups.items()) + ".",
+    ])  # fmt: skip
+    return Measured(timings, found, text, {"flops": flops, "samples": steps.samples, "float8_gradients": groups})

@@ -1,27 +1,23 @@
 """What training and drawing cost on this machine, against what one would use instead."""
 
 import dataclasses
+import functools
 import logging
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
-
-import numpy as np
-import torch
-from PIL import Image
+from typing import Literal
 
 from harald import determinism, runs
-from harald.base.float8 import to_float8
 from harald.base.qwen_image import QwenImage
-from harald.benchmark import shapes, table
-from harald.benchmark.clock import Timing, in_turn, matrix_rate
-from harald.benchmark.drawing import Pictures
-from harald.benchmark.training import Steps, deviation
+from harald.benchmark import drawing, gpus, memory, roofline, same_bytes, shapes, table, training
+from harald.benchmark.bars import BARS
+from harald.benchmark.bench import Bench, Measured, forget, made_up
+from harald.benchmark.clock import FAILURES, matrix_rate, said
 from harald.config import Config
-from harald.data.images import load_picture
-from harald.data.index import states_for
 from harald.encoder.model import PersonEncoder
-from harald.errors import ConfigError, did_you_mean
+from harald.errors import ConfigError, HaraldError, did_you_mean
+from harald.evaluation.bar import Origin
 from harald.jobs.loading import base_model, new_encoder
 from harald.proving_ground.measure import origin
 from harald.records import State
@@ -29,100 +25,99 @@ from harald.runtime import Runtime
 
 log = logging.getLogger(__name__)
 
-PARTS = ("train", "draw")
-REFERENCES, EDITS = (1, 2, 3, 4, 8), (1, 3)
-STATES, VIEWS = 4, 8  # of the pictures that a step is measured on
+PARTS: dict[str, Callable[[Bench], Measured]] = {
+    "train": training.part,
+    "draw": drawing.part,
+    "verify": same_bytes.part,
+    "memory": memory.drawing,
+    "memory_train": memory.training,
+    "roofline": roofline.part,
+    "fusions": same_bytes.fusions,
+}
+TWO = "gpus"  # needs two of them
+NAMES = (*PARTS, TWO)
+DEFAULT = "train,draw"
 SIDE = 8192  # of the matrices that tell the machine's rate
-PROMPT = (
-    "photo of <person>, half portrait, laughing, head turned to the left, on a beach at dusk, warm light from the "
-    "side, waves and a parasol in the background, shallow depth of field"
-)
 Weights = Literal["random", "cache"]
+
+
+class Unmeasured(HaraldError):
+    """A part of the benchmark failed; the others are written."""
 
 
 def run(
     runtime: Runtime, config: Config, run_name: str, only: str = "", rounds: int = 3, weights: Weights = "random",
     into: str = "",
 ) -> dict:  # fmt: skip
-    """Times in turn, `rounds` times each. only: parts of PARTS, comma-separated. weights: random ones of the published
-    sizes, or the cache's (presets mini and tiny: always these). into: a file that the bars' rows join.
+    """Times in turn, `rounds` times each. only: some of NAMES, comma-separated. weights: random ones of the published
+    sizes, or the cache's (presets mini and tiny: always these). into: a file that the bars' rows and the tables join,
+    and with it the page of the documentation beside it. Everything is written after each part.
+
+    Raises ConfigError, and Unmeasured at the end if a part failed.
     """
-    parts = [name.strip() for name in only.split(",")] if only else list(PARTS)
+    parts = [name.strip() for name in (only or DEFAULT).split(",")]
     for name in parts:
-        if name not in PARTS:
-            raise ConfigError(f"--only names the part {name!r}", did_you_mean(name, PARTS))
+        if name not in NAMES:
+            raise ConfigError(f"--only names the part {name!r}", did_you_mean(name, NAMES))
     if rounds < 1:
         raise ConfigError(f"--rounds is {rounds}", "use 1 or more")
     folder = runs.open_run(runtime, "benchmark", run_name, config, only=only, rounds=rounds, weights=weights)
-    base, encoder = models(runtime, config, weights)
-    device, here = base.device, origin.here()
-    rate = matrix_rate(device, base.dtype, SIDE if device.type == "cuda" else 512)
+    device, here = determinism.device(), origin.here()
+    rate = matrix_rate(device, determinism.dtype(config.dtype), SIDE if device.type == "cuda" else 512)
     log.info("%.1f TFLOP/s in products of matrices", rate / 1e12)
-    timings: dict[str, Timing] = {}
+    failed, short = dict[str, str](), dict[str, None]()
     with tempfile.TemporaryDirectory() as scratch:
         states = made_up(Path(scratch), config)
-        one = dataclasses.replace(config, train=dataclasses.replace(config.train, states_per_batch=1))
-        steps = Steps(base, encoder, states, one) if "train" in parts else None
-        if steps:
-            timings |= in_turn(arms(steps.arms(), device), rounds, device)
-        pictures = Pictures(base, encoder, [load_picture(v.image) for v in states[0].views], config)
-        if "draw" in parts:
-            timings |= in_turn(arms(pictures.arms(REFERENCES, EDITS), device), rounds, device)
-        flops, samples = (steps.flops(), steps.samples) if steps else (0, 0)
-        exact = steps.token_gradient() if steps else None
-        log.info("%d layers in float8 from here on", to_float8(base.transformer.transformer_blocks))
-        gradients = {}
-        if steps and exact is not None:
-            gradients = deviation(exact, steps.token_gradient(), config.encoder.groups)
-            log.info("gradient of the tokens in float8, cosine and norm against %s: %s", base.dtype, gradients)
-        later = (steps.float8_arms() if steps else {}) | (pictures.float8_arms() if "draw" in parts else {})
-        timings |= in_turn(arms(later, device), rounds, device)
-    rows = table.bar_rows(table.measured(timings, flops, rate), here, config.seed)
-    text = table.markdown(timings, samples, rate)
-    facts = {
-        "rate": rate, "flops": flops, "samples": samples, "rounds": rounds, "weights": weights, "bars": rows,
-        "float8_gradients": gradients,
-        "timings": {name: dataclasses.asdict(timing) for name, timing in timings.items()},
-    }  # fmt: skip
-    runs.write_json(folder / "benchmark.json", facts)
-    runs.write_text(folder / "benchmark.md", text + "\n")
+        made = functools.partial(make_bench, runtime.hf_cache, config, weights, rounds, rate, states)
+        for name in parts:
+            try:
+                measured = gpus.part(made, made()) if name == TWO else PARTS[name](made())
+            except FAILURES as error:
+                failed[name] = said(error)
+                log.exception("part %s failed", name)
+                del error  # its frames hold models
+            else:
+                rows = note(folder, name, measured, here, config, into)
+                short |= dict.fromkeys(rows)
+                runtime.commit()
+            forget(device)
+    if failed:
+        raise Unmeasured(
+            "; ".join(f"{name}: {why}" for name, why in failed.items()), f"what was measured lies in {folder}"
+        )
+    return {"run": folder.name, "tables": str(folder), "short": list(short)}
+
+
+def make_bench(
+    cache: Path, config: Config, weights: Weights, rounds: int, rate: float, states: list[State]
+) -> Bench:  # fmt: skip
+    """In any process. Its models are made when they are asked for."""
+    device, dtype, models = determinism.device(), determinism.dtype(config.dtype), config.models
+
+    def base() -> QwenImage:
+        if weights == "cache" or models.base.recipe:
+            return base_model(cache, config, as_published=True)
+        log.info("random weights of the sizes of %s", models.base.repo)
+        return shapes.random_base(models.base, device, dtype)
+
+    def encoder(base: QwenImage) -> PersonEncoder:
+        if weights == "cache" or models.encoder.recipe:
+            return new_encoder(cache, config, base)
+        return shapes.random_encoder(config, base)
+
+    return Bench(config, base, encoder, device, rate, rounds, states)
+
+
+def note(folder: Path, name: str, measured: Measured, here: Origin, config: Config, into: str) -> list[str]:
+    """Write a part's times, rows and tables. Returns the bars that it measured and that fall short."""
+    rows = table.bar_rows(measured.bars, here, config.seed)
+    timings = {arm: dataclasses.asdict(timing) for arm, timing in measured.timings.items()}
+    raw = {arm: dataclasses.asdict(timing) for arm, timing in measured.facts.get("raw", {}).items()}
+    facts = {**measured.facts, **({"raw": raw} if raw else {})}
+    runs.write_json(folder / f"{name}.json", {"timings": timings, "bars": rows, **facts})
+    runs.write_text(folder / f"{name}.md", measured.text + "\n")
     if into:
-        table.merge_into(Path(into), rows, here, config.seed)
-    for line in text.splitlines():
+        table.merge_into(Path(into), rows, here, config.seed, {name: measured.text})
+    for line in measured.text.splitlines():
         log.info("%s", line)
-    return {
-        "run": folder.name,
-        "table": str(folder / "benchmark.md"),
-        "short": [r["name"] for r in rows if not r["met"]],
-    }
-
-
-def arms(all_of_them: dict[str, Any], device: torch.device) -> dict[str, Any]:
-    """Without a GPU there is no compiler to measure."""
-    return all_of_them if device.type == "cuda" else {n: a for n, a in all_of_them.items() if "compiled" not in n}
-
-
-def models(runtime: Runtime, config: Config, weights: Weights) -> tuple[QwenImage, PersonEncoder]:
-    device, dtype = determinism.device(), determinism.dtype(config.dtype)
-    if weights == "cache" or config.models.base.recipe:
-        base = base_model(runtime.hf_cache, config, as_published=True)
-        return base, new_encoder(runtime.hf_cache, config, base)
-    log.info("random weights of the sizes of %s and %s", config.models.base.repo, config.models.encoder.repo)
-    base = shapes.random_base(config.models.base, device, dtype)
-    return base, shapes.random_encoder(config, base)
-
-
-def made_up(root: Path, config: Config) -> list[State]:
-    """States with pictures of noise, as large as references may be, and prompts of a usual length."""
-    side = max(config.data.min_side, int(config.encoder.max_pixels**0.5) // 32 * 32)
-    draw = np.random.default_rng(config.seed)
-    for number in range(1, STATES + 1):
-        state = root / "dataset/1" / f"seed_{number}"
-        state.mkdir(parents=True)
-        for view in range(1, VIEWS + 1):
-            noise = draw.integers(0, 256, (side // 8, side // 8, 3), dtype=np.uint8)
-            Image.fromarray(noise).resize((side, side), Image.Resampling.BICUBIC).save(
-                state / f"photo_view_{view:02d}.png"
-            )
-            (state / f"photo_view_{view:02d}.txt").write_text(PROMPT)
-    return states_for(Runtime.local(root), config)
+    return [row["name"] for row, bar in zip(rows, BARS, strict=True) if bar in measured.bars and not row["met"]]

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch.utils.checkpoint import checkpoint
 
-from harald.base.compiled import compiled, compiled_forward
+from harald.base.compiled import SAME_TWICE, compiled, compiled_forward
 from harald.base.float8 import to_float8
 from harald.base.qwen_image import QwenImage
 from harald.config import Config
@@ -14,7 +14,7 @@ from harald.encoder.model import PersonEncoder
 
 
 @contextmanager
-def economical(base: QwenImage, encoder: PersonEncoder, config: Config, backend: str = "inductor") -> Iterator[None]:
+def economical(base: QwenImage, encoder: PersonEncoder, config: Config, backend: Any = None) -> Iterator[None]:
     """Inside, steps of training cost what train.economy says. What is in float8 afterwards stays so."""
     economy = config.train.economy
     if economy.frozen != "plain":
@@ -26,9 +26,9 @@ def economical(base: QwenImage, encoder: PersonEncoder, config: Config, backend:
         encoder.autocast = economy.lora == "autocast"
         inside.callback(setattr, encoder, "autocast", False)
         if economy.compile != "off":
-            same_twice = economy.compile == "same_twice"
-            inside.enter_context(compiled(base.transformer, same_twice, backend))
-            inside.enter_context(compiled_forward(encoder.vlm.language_model.layers, same_twice, backend))
+            fusions = SAME_TWICE if economy.compile == "same_twice" else {}
+            inside.enter_context(compiled(base.transformer, fusions, backend))
+            inside.enter_context(compiled_forward(encoder.vlm.language_model.layers, fusions, backend))
         yield
 
 

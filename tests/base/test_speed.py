@@ -10,7 +10,7 @@ from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 
 from harald import config, hub
-from harald.base import speed
+from harald.base import compiled, speed
 from harald.base.float8 import Float8Linear
 from harald.base.qwen_image import QwenImage
 from harald.base.speed import Drawing
@@ -25,7 +25,7 @@ NO_LORA = LoraRef()
 
 @pytest.fixture(autouse=True)
 def without_inductor(monkeypatch):
-    monkeypatch.setattr(speed, "BACKEND", "aot_eager")
+    monkeypatch.setattr(compiled, "BACKEND", "aot_eager")
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
 """The job at the smallest sizes; its figures are for a GPU."""
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -8,9 +9,12 @@ import pytest
 import torch
 
 from harald import config
-from harald.benchmark import shapes, table, training
-from harald.benchmark.clock import Timing, in_turn
-from harald.errors import ConfigError
+from harald.base import compiled
+from harald.benchmark import bars, drawing, memory, roofline, same_bytes, shapes, table, training
+from harald.benchmark.bench import Bench, Measured, made_up
+from harald.benchmark.clock import Timing, at_steps, in_turn
+from harald.config import Economy
+from harald.errors import ConfigError, HaraldError
 from harald.evaluation.bar import Origin
 from harald.jobs import benchmark
 from harald.runtime import Runtime
@@ -20,50 +24,131 @@ CPU = torch.device("cpu")
 HERE = Origin("command", "commit", "device")
 
 
-def test_job_times_all_arms_that_a_cpu_can_take_and_writes_rows(tmp_path):
-    runtime = dataclasses.replace(Runtime.local(tmp_path), hf_cache=cache())
-    file = tmp_path / "rows.json"
-    done = benchmark.run(runtime, config.tiny(), "one", rounds=1, into=str(file))
-    facts = json.loads((tmp_path / "output/benchmark/one/benchmark.json").read_text())
-    timings = facts["timings"]
-    assert {training.PLAIN, training.EAGER, "stock pipeline", "edit pipeline, pictures: 3"} <= timings.keys()
-    assert not [name for name, timing in timings.items() if timing["failed"] or timing["seconds"][0] <= 0]
-    assert facts["flops"] > 0 < facts["rate"]
+@pytest.fixture
+def compiling(monkeypatch):
+    """As on a GPU, with a compiler that changes nothing."""
+    monkeypatch.setattr(compiled, "BACKEND", "eager")
+
+
+def runtime(root) -> Runtime:
+    return dataclasses.replace(Runtime.local(root), hf_cache=cache())
+
+
+def bench(tmp_path, **train) -> Bench:
+    c = config.tiny()
+    c = dataclasses.replace(c, train=dataclasses.replace(c.train, **train))
+    return benchmark.make_bench(cache(), c, "random", 1, 1e12, made_up(tmp_path, c))
+
+
+def steps(tmp_path, **train) -> training.Steps:
+    made = bench(tmp_path, **train)
+    base = made.base()
+    return training.Steps(base, made.encoder(base), made.states, made.config)
+
+
+@pytest.mark.slow
+def test_training_part_measures_every_arm_and_writes_rows_and_the_page(tmp_path, compiling):
+    file, page = tmp_path / "docs/results/rows.json", tmp_path / "docs/hardware.md"
+    page.parent.mkdir()
+    page.write_text(f"before\n{table.BEGIN}\nold\n{table.END}\nafter\n")
+    done = benchmark.run(runtime(tmp_path), config.tiny(), "one", only="train", rounds=1, into=str(file))
+    facts = json.loads((tmp_path / "output/benchmark/one/train.json").read_text())
+    assert facts["timings"].keys() == set(training.ARMS) - {training.LOOSE}
+    assert not [name for name, timing in facts["timings"].items() if timing["failed"] or timing["seconds"][0] <= 0]
     assert facts["float8_gradients"].keys() == dict(config.tiny().encoder.groups).keys()
     assert all(0.9 < cosine < 1 and 0.9 < norm < 1.1 for cosine, norm in facts["float8_gradients"].values())
-    rows = json.loads(file.read_text())["bars"]
-    assert [row["name"] for row in rows] == [bar.name for bar in table.BARS]
-    assert {row["note"] for row in rows} == {"not measured"} and len(done["short"]) == len(rows)  # no compiler, no GPU
-    assert "| plain loop |" in (tmp_path / "output/benchmark/one/benchmark.md").read_text()
+    rows = {row["name"]: row for row in json.loads(file.read_text())["bars"]}
+    assert list(rows) == [bar.name for bar in bars.BARS]
+    assert rows[bars.THROUGHPUT.name]["value"] > 0 and rows[bars.EXACT.name]["value"] is None
+    assert set(done["short"]) <= {bars.THROUGHPUT.name, bars.THROUGHPUT_8.name, bars.SHARE.name}
+    text = page.read_text()
+    assert text.startswith("before\n") and text.endswith("\nafter\n") and "old" not in text
+    assert "### train" in text and "| plain loop |" in text and "Prices are Modal's list prices of" in text
+
+
+@pytest.mark.slow
+def test_drawing_part_measures_every_arm(tmp_path, compiling, monkeypatch):
+    monkeypatch.setattr(drawing, "EDITS", ())  # whatever the size, its pictures have a million pixels
+    monkeypatch.setattr(drawing, "REFERENCES", (1, 3))
+    monkeypatch.setattr(drawing, "STEPS", (2, 3))
+    found = drawing.part(bench(tmp_path))
+    assert {
+        drawing.STOCK,
+        drawing.EXACT,
+        drawing.FAST,
+        drawing.LIGHTNING,
+        drawing.person_arm(3),
+    } <= found.timings.keys()
+    assert not [name for name, timing in found.timings.items() if timing.failed]
+    assert {bars.EXACT, bars.FAST, bars.PERSON} <= found.bars.keys()
+    off = found.facts["deviation"]
+    assert 0.99 < off["cosine of the velocity"] <= 1 and 0 < off["relative error of the velocity"] < 0.1
+    assert 0 < found.facts["computed"] <= 1
+
+
+@pytest.mark.slow
+def test_same_bytes_memory_and_roofline_have_a_figure_for_everything(tmp_path, compiling):
+    made = bench(tmp_path)
+    twice = same_bytes.part(made)
+    assert twice.bars[bars.SAME][0] == 0 and set(twice.facts["differ"].values()) == {0}
+    assert bars.DETERMINISTIC in twice.bars
+    for part in (memory.training, roofline.part):
+        found = part(made)
+        assert found.timings and not [name for name, timing in found.timings.items() if timing.failed]
+    assert all(value > 0 for name, value in found.facts["flops"].items() if name != roofline.OPTIMISER)
+
+
+def test_smallest_card_is_the_first_on_which_everything_runs(monkeypatch):
+    bounds: list[float] = []
+
+    @contextlib.contextmanager
+    def card(gib, device):
+        bounds.append(gib)
+        yield
+
+    monkeypatch.setattr(memory, "card", card)
+
+    def work() -> dict[str, Timing]:
+        failed = "" if bounds[-1] > 60 else "OutOfMemoryError"
+        return {"a": Timing((1.0,), 1), "b": Timing((), 0, failed) if failed else Timing((2.0,), 1)}
+
+    assert memory.smallest(work, CPU)[0] == 80
+    assert memory.smallest(lambda: {"a": Timing((), 0, "OutOfMemoryError")}, CPU)[0] == 0
+
+
+def test_a_part_that_fails_loses_no_other(tmp_path, monkeypatch):
+    def fails(_):
+        raise RuntimeError("CUDA error: an illegal memory access")
+
+    monkeypatch.setitem(benchmark.PARTS, "draw", fails)
+    monkeypatch.setitem(benchmark.PARTS, "train", lambda _: Measured(text="done"))
+    with pytest.raises(HaraldError, match="draw: RuntimeError: CUDA error"):
+        benchmark.run(runtime(tmp_path), config.tiny(), "one", only="draw,train")
+    assert (tmp_path / "output/benchmark/one/train.md").read_text() == "done\n"
     with pytest.raises(ConfigError, match="the part 'drow'"):
-        benchmark.run(runtime, config.tiny(), "two", only="drow")
+        benchmark.run(runtime(tmp_path), config.tiny(), "two", only="drow")
 
 
 def test_both_training_arms_see_as_many_samples_and_ours_reads_the_references_once(tmp_path):
-    from harald.jobs.loading import base_model, new_encoder
-
-    c = config.tiny()
-    base = base_model(cache(), c)
-    steps = training.Steps(base, new_encoder(cache(), c, base), benchmark.made_up(tmp_path, c), c)
-    ours, plain = (steps.batches[name] for name in ("ours", "plain"))
-    assert len(ours.targets) == len(plain.targets) == steps.samples
-    assert len(plain.pairs) == c.train.targets_per_state * len(ours.pairs)
-    assert {len(pair.references) for pair in (*ours.pairs, *plain.pairs)} == {c.train.max_references}
+    made = steps(tmp_path)
+    ours, plain = (made.batches[name] for name in ("ours", "plain"))
+    train = config.tiny().train
+    assert len(ours.targets) == len(plain.targets) == made.samples
+    assert len(plain.pairs) == train.targets_per_state * len(ours.pairs)
+    assert {len(pair.references) for pair in (*ours.pairs, *plain.pairs)} == {train.max_references}
+    assert made.configs["plain"].train.economy == Economy(), "all is recomputed, nothing compiled"
 
 
-def test_floating_point_operations_grow_with_the_states_alone(tmp_path):
-    """Nothing is recomputed, and nothing is counted for the host's sake."""
-    from harald.jobs.loading import base_model, new_encoder
+def test_floating_point_operations_grow_with_the_states_alone_and_count_nothing_twice(tmp_path):
+    one = steps(tmp_path / "one", states_per_batch=1).flops()
+    saving = steps(tmp_path / "two", states_per_batch=2, economy=Economy(1.0, True, 1)).flops()
+    assert saving == pytest.approx(2 * one, rel=0.05)
 
-    c = config.tiny()
-    base = base_model(cache(), c)
-    encoder, states = new_encoder(cache(), c, base), benchmark.made_up(tmp_path, c)
 
-    def flops(count: int) -> int:
-        train = dataclasses.replace(c.train, states_per_batch=count)
-        return training.Steps(base, encoder, states, dataclasses.replace(c, train=train)).flops()
-
-    assert flops(2) == pytest.approx(2 * flops(1), rel=0.02)
+def test_a_picture_of_many_steps_is_calculated_from_two_of_few():
+    small, large = Timing((3.0, 3.1), 5), Timing((6.0, 6.1), 7)
+    assert at_steps({2: small, 5: large}, 50).seconds == pytest.approx((51.0, 51.1))
+    assert at_steps({2: Timing((), 0, "no"), 5: large}, 50).failed == "no"
 
 
 def test_arms_take_turns_and_one_that_fails_stops_none(monkeypatch):
@@ -80,16 +165,17 @@ def test_arms_take_turns_and_one_that_fails_stops_none(monkeypatch):
 
 def test_bars_are_ratios_of_medians_and_a_new_measurement_keeps_what_it_has_not(tmp_path):
     slow, fast = Timing((3.0, 4.0, 5.0), 1), Timing((1.0, 1.0, 2.0), 1)
-    found = table.measured({training.PLAIN: slow, training.COMPILED: fast}, flops=55, rate=100.0)
-    assert found[table.THROUGHPUT] == (4.0, 2.5, 4.0)
-    assert found[table.SHARE] == (0.55, 0.275, 0.55)
-    assert all(math.isnan(number) for number in found[table.EDIT])
+    found = {bars.THROUGHPUT: bars.ratio(slow, fast), bars.SHARE: bars.shares(fast, 55, 100.0)}
+    assert found == {bars.THROUGHPUT: (4.0, 2.5, 4.0), bars.SHARE: (0.55, 0.275, 0.55)}
+    assert all(math.isnan(number) for number in bars.ratio(None, fast))
     rows = {row["name"]: row for row in table.bar_rows(found, HERE, 0)}
-    assert rows[table.THROUGHPUT.name]["met"] and not rows[table.EDIT.name]["met"]
+    assert rows[bars.THROUGHPUT.name]["met"] and not rows[bars.EDIT.name]["met"]
     file = tmp_path / "rows.json"
-    table.merge_into(file, list(rows.values()), HERE, 0)
-    table.merge_into(file, table.bar_rows({}, HERE, 0), HERE, 0)
-    assert {row["name"]: row["value"] for row in json.loads(file.read_text())["bars"]}[table.THROUGHPUT.name] == 4.0
+    table.merge_into(file, list(rows.values()), HERE, 0, {"train": "old", "draw": "kept"})
+    table.merge_into(file, table.bar_rows({}, HERE, 0), HERE, 0, {"train": "new"})
+    kept = json.loads(file.read_text())
+    assert {row["name"]: row["value"] for row in kept["bars"]}[bars.THROUGHPUT.name] == 4.0
+    assert {name: part["text"] for name, part in kept["parts"].items()} == {"train": "new", "draw": "kept"}
 
 
 def test_random_base_has_the_published_sizes():

@@ -1,0 +1,140 @@
+"""What fits on GPUs of several sizes. A smaller one is this one with a bound on what may be allocated."""
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+
+from harald.base.qwen_image import QwenImage
+from harald.base.speed import Drawing, place
+from harald.benchmark.bars import MEMORY, compiles, dollars
+from harald.benchmark.bench import Bench, Measured, Ratio, forget
+from harald.benchmark.clock import Timing, at_steps, in_turn
+from harald.benchmark.training import STATES, Steps
+from harald.config import ECONOMIES, Config
+from harald.injection.points import plain
+
+CARDS = {24: 23.6, 48: 47.4, 80: 79.1, 141: 139.8}  # GiB by name: what a program sees of such a card
+CONTEXT = 0.7  # GiB of it that CUDA itself takes
+STEPS = (2, 4)
+DRAWINGS = {
+    "exact": Drawing("exact"),
+    "exact, text encoder on the host": Drawing("exact", offload="text"),
+    "fast": Drawing("fast"),
+    "fast, text encoder on the host": Drawing("fast", offload="text"),
+    "eager, blocks and text encoder on the host": Drawing(offload="blocks"),
+}
+
+
+@contextlib.contextmanager
+def card(gib: float, device: torch.device) -> Iterator[None]:
+    """Inside, no more may be allocated than on such a card. On a CPU there is no bound."""
+    forget(device)
+    if device.type != "cuda":
+        yield
+        return
+    total = torch.cuda.get_device_properties(device).total_memory
+    torch.cuda.set_per_process_memory_fraction(min(1.0, (gib - CONTEXT) * 2**30 / total), device)
+    try:
+        yield
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0, device)
+        forget(device)
+
+
+def smallest(work: Callable[[], dict[str, Timing]], device: torch.device) -> tuple[int, dict[str, Timing]]:
+    """The smallest card on which all of the work runs, 0 for none, and its times there (else on the largest)."""
+    timings: dict[str, Timing] = {}
+    for name, gib in CARDS.items():
+        with card(gib, device):
+            timings = work()
+        if all(timing.seconds for timing in timings.values()):
+            return name, timings
+    return 0, timings
+
+
+def drawing(bench: Bench) -> Measured:
+    """Each way to draw, its models made anew, on ever larger cards."""
+    rows, timings, config, device = [], dict[str, Timing](), bench.config, bench.device
+    for name, way in DRAWINGS.items():
+        if not compiles(device) and way.speed != "eager":
+            continue
+        base = placed(bench, way)
+
+        def work(base: QwenImage = base) -> dict[str, Timing]:
+            return in_turn({str(n): lambda n=n: draw(base, config, n) for n in STEPS}, bench.rounds, device)
+
+        fits, found = smallest(work, device)
+        timings[name] = at_steps({n: found[str(n)] for n in STEPS}, config.generate.steps)
+        rows.append(_row(name, fits, timings[name], dollars(timings[name].median, device)))
+        del base, work
+        forget(device)
+    text = "\n".join([
+        f"A picture of {config.generate.size} px, from {STEPS[0]} and {STEPS[1]} steps calculated for "
+        f"{config.generate.steps}; fast without what its cache spares in so few steps.", "",
+        "| way to draw | smallest card it fits | peak memory | a picture | price on this GPU |",
+        "|---|---|---|---|---|",
+        *rows,
+    ])  # fmt: skip
+    return Measured(timings, {}, text)
+
+
+def placed(bench: Bench, way: Drawing) -> QwenImage:
+    made = bench.base()
+    pipeline = made.pipeline
+    if way.offload != "none":
+        pipeline.to("cpu")
+        forget(bench.device)
+    place(pipeline, way, bench.device)
+    return QwenImage(pipeline, made.repo, drawing=way)
+
+
+@torch.no_grad()
+def draw(base: QwenImage, config: Config, steps: int) -> Any:
+    g = config.generate
+    states, negative = plain(base, "photo of a person, laughing, on a beach"), plain(base, g.negative_prompt)
+    return base.draw(states, negative, [0], g.size, steps, g.guidance)
+
+
+def training(bench: Bench) -> Measured:
+    """A step with each of config.ECONOMIES, bfloat16 first: what is in float8 stays so."""
+    timings, rows, found = dict[str, Timing](), [], dict[Any, Ratio]()
+    train = dataclasses.replace(bench.config.train, states_per_batch=STATES, parts=1)
+    base = bench.base()
+    steps = Steps(base, bench.encoder(base), bench.states, dataclasses.replace(bench.config, train=train))
+    for name, economy in sorted(ECONOMIES.items(), key=lambda item: (item[1].frozen != "plain", -item[0])):
+        if not compiles(bench.device):
+            economy = dataclasses.replace(economy, compile="off")
+        label = f"train.economy for {name} GiB"
+        steps.step("taught", economy)  # converts, compiles
+
+        def work(economy: Any = economy) -> dict[str, Timing]:
+            return in_turn({"step": lambda: steps.step("taught", economy)}, bench.rounds, bench.device)
+
+        fits, times = smallest(work, bench.device)
+        timings[label] = times["step"]
+        rows.append(_row(label, fits, times["step"], _samples(times["step"], steps.samples, bench)))
+        if name == 80 and times["step"].seconds:
+            peak = times["step"].peak / 2**30
+            found[MEMORY] = (peak, peak, peak)
+    text = "\n".join([
+        f"A step of {STATES} states x {train.targets_per_state} targets with a teacher's pass, "
+        f"{train.max_references} references; the optimiser's state included.", "",
+        "| savings | smallest card it fits | peak memory | a step | 1,000 samples on this GPU |",
+        "|---|---|---|---|---|",
+        *rows,
+    ])  # fmt: skip
+    return Measured(timings, found, text, {"economies": {n: dataclasses.asdict(e) for n, e in ECONOMIES.items()}})
+
+
+def _samples(timing: Timing, samples: int, bench: Bench) -> str:
+    each = timing.median / samples
+    return f"{1000 * each:.0f} s, {dollars(1000 * each, bench.device)}"
+
+
+def _row(name: str, fits: int, timing: Timing, price: str) -> str:
+    if not timing.seconds:
+        return f"| {name} | none: {timing.failed} | | | |"
+    return f"| {name} | {fits or 'none'} GiB | {timing.peak / 2**30:.1f} GiB | {timing.median:.2f} s | {price} |"
