@@ -36,11 +36,11 @@ def card(gib: float, device: torch.device) -> Iterator[None]:
         yield
         return
     total = torch.cuda.get_device_properties(device).total_memory
-    torch.cuda.set_per_process_memory_fraction(min(1.0, (gib - CONTEXT) * 2**30 / total), device)
+    torch.cuda.set_per_process_memory_fraction(min(1.0, (gib - CONTEXT) * 2**30 / total))
     try:
         yield
     finally:
-        torch.cuda.set_per_process_memory_fraction(1.0, device)
+        torch.cuda.set_per_process_memory_fraction(1.0)
         forget(device)
 
 
@@ -82,13 +82,10 @@ def drawing(bench: Bench) -> Measured:
 
 
 def placed(bench: Bench, way: Drawing) -> QwenImage:
+    """From weights on the device, so that the host holds them once."""
     made = bench.base()
-    pipeline = made.pipeline
-    if way.offload != "none":
-        pipeline.to("cpu")
-        forget(bench.device)
-    place(pipeline, way, bench.device)
-    return QwenImage(pipeline, made.repo, drawing=way)
+    place(made.pipeline, way, bench.device)
+    return QwenImage(made.pipeline, made.repo, drawing=way)
 
 
 @torch.no_grad()

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 from torch.utils.checkpoint import checkpoint
@@ -22,13 +23,14 @@ def economical(base: QwenImage, encoder: PersonEncoder, config: Config, backend:
         to_float8(base.transformer.transformer_blocks, twice)
         to_float8(encoder.vlm.language_model, twice)
         to_float8(base.text_model, twice and config.injection.point == "input")  # else it sees no gradient
-    with recomputing(base, encoder, economy.recompute_base, economy.recompute_encoder), ExitStack() as inside:
+    with ExitStack() as inside:
         encoder.autocast = economy.lora == "autocast"
         inside.callback(setattr, encoder, "autocast", False)
         if economy.compile != "off":
             fusions = SAME_TWICE if economy.compile == "same_twice" else {}
             inside.enter_context(compiled(base.transformer, fusions, backend))
             inside.enter_context(compiled_forward(encoder.vlm.language_model.layers, fusions, backend))
+        inside.enter_context(recomputing(base, encoder, economy.recompute_base, economy.recompute_encoder))
         yield
 
 
@@ -37,7 +39,7 @@ def recomputing(base: QwenImage, encoder: PersonEncoder, share: float, reading: 
     """Inside, the backward pass computes activations again: of this share of the base model's blocks, the first ones,
     and of the encoder's language model if `reading`. It changes no bit.
     """
-    transformer, language = base.transformer, encoder.vlm.language_model
+    transformer, layers = base.transformer, encoder.vlm.language_model.layers if reading else []
     blocks = list(transformer.transformer_blocks)
     again = {id(block) for block in blocks[: round(share * len(blocks))]}
 
@@ -46,12 +48,13 @@ def recomputing(base: QwenImage, encoder: PersonEncoder, share: float, reading: 
 
     if again:
         transformer.enable_gradient_checkpointing(call)
-    if reading:
-        language.gradient_checkpointing_enable({"use_reentrant": False})
-    language.train(reading)
+    own = [vars(layer).get("forward") for layer in layers]
+    for layer in layers:  # around what is compiled, and within hooks: the library's own way is neither in all versions
+        vars(layer)["forward"] = partial(checkpoint, layer.forward, use_reentrant=False)
     try:
         yield
     finally:
         transformer.disable_gradient_checkpointing()
-        language.gradient_checkpointing_disable()
-        language.eval()
+        for layer, forward in zip(layers, own, strict=True):
+            del vars(layer)["forward"]
+            vars(layer).update({} if forward is None else {"forward": forward})
