@@ -14,6 +14,8 @@ from torch import Tensor
 from harald import config, determinism
 from harald.base.compiled import recordable
 from harald.base.qwen_image import QwenImage
+from harald.base.speed import Drawing
+from harald.config import Economy
 from harald.data.index import states_for
 from harald.encoder.model import PersonEncoder
 from harald.injection.points import plain
@@ -21,6 +23,7 @@ from harald.proving_ground.pretraining import base as pretraining
 from harald.proving_ground.pretraining import weights
 from harald.proving_ground.pretraining.fast_step import recorded
 from harald.training.batch import Batch, Batches
+from harald.training.economy import economical
 from harald.training.loop import gradients, make_optimizer, train_step
 from harald.training.recording import Recorder
 from harald.training.step import measured_gradients
@@ -151,3 +154,51 @@ def test_recorded_step_adds_the_gradients_of_the_plain_one(tmp_path: Path) -> No
     assert all(map(torch.equal, got, again))
     torch.testing.assert_close(got, expected, rtol=1e-2, atol=1e-4)
     assert max(gradient.abs().max().item() for gradient in got) > 0
+
+
+@needs_cuda
+@pytest.mark.parametrize("frozen", ["plain", "float8", "float8_once"])
+def test_compiled_steps_have_the_same_bytes_twice_and_are_near_eager_ones(tmp_path: Path, frozen) -> None:
+    c = config.tiny()
+    shape, mu = base().latent_shape(c.data.image_size)
+    states = states_for(write_dataset(tmp_path), c)
+
+    def gradient(economy: Economy) -> Tensor:
+        changed = dataclasses.replace(c, train=dataclasses.replace(c.train, economy=economy))
+        batches = Batches(changed, states, shape, mu, None, encoder().chats, base().tokenize)
+        model, student = copy.deepcopy(base()), copy.deepcopy(encoder())
+        with economical(model, student, changed):
+            parts, _ = measured_gradients(model, student, batches[0].to(DEVICE), changed)
+        return torch.cat([part.flatten() for part in parts])
+
+    saving = Economy(0.5, True, 3, frozen, "autocast", "same_twice")
+    one, two, plain = gradient(saving), gradient(saving), gradient(Economy(0.0, False))
+    assert torch.equal(one, two)
+    assert torch.nn.functional.cosine_similarity(one, plain, 0) > 0.8
+
+
+@needs_cuda
+@pytest.mark.parametrize("speed", ["exact", "fast"])
+def test_a_picture_of_every_speed_has_the_same_bytes_twice(speed) -> None:
+    models = config.tiny().models
+    model = QwenImage.load(cache(), models.base, models.lora, DEVICE, determinism.dtype("auto"), Drawing(speed))
+
+    def drawn(text: str) -> Tensor:
+        picture = model.draw(plain(model, text), plain(model, " "), [5], 64, 4, 2.0)[0]
+        return torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8).float()
+
+    first = drawn("photo of a person")
+    drawn("a long text about something else, which has another number of tokens")
+    assert torch.equal(drawn("photo of a person"), first)
+    eager = base().draw(plain(base(), "photo of a person"), plain(base(), " "), [5], 64, 4, 2.0)[0]
+    assert (torch.frombuffer(bytearray(eager.tobytes()), dtype=torch.uint8).float() - first).abs().mean() < 8
+
+
+@needs_cuda
+@pytest.mark.parametrize("offload", ["text", "blocks"])
+def test_weights_on_the_host_draw_the_same_picture(offload) -> None:
+    models = config.tiny().models
+    drawing = Drawing(offload=offload)
+    model = QwenImage.load(cache(), models.base, models.lora, DEVICE, determinism.dtype("auto"), drawing)
+    pictures = [m.draw(plain(m, "a person"), plain(m, " "), [5], 64, 3, 2.0)[0].tobytes() for m in (model, base())]
+    assert pictures[0] == pictures[1] and model.device.type == "cuda"

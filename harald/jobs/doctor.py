@@ -86,14 +86,6 @@ def _datasets(runtime: Runtime, config: Config) -> tuple[str, str, str]:
     return "missing", f"no seed_<number> folder in {places}", advice
 
 
-def _accelerator(runtime: Runtime, config: Config) -> tuple[str, str, str]:
-    import torch
-
-    if torch.cuda.is_available():
-        return "ok", torch.cuda.get_device_name(), ""
-    return "ok", f"none here ({torch.get_num_threads()} CPU threads); the GPU jobs get theirs from Modal", ""
-
-
 CHECKS = {
     "output": _output,
     "token": _token,
@@ -109,5 +101,6 @@ CHECKS = {
     "tokens": model_checks.tokens,
     "LoRA": _lora,
     "dataset": _datasets,
-    "accelerator": _accelerator,
+    "few steps": model_checks.few_steps,
+    "accelerator": model_checks.accelerator,
 }

@@ -10,7 +10,7 @@ from transformers import Qwen2_5_VLConfig, Qwen2Tokenizer, Qwen3VLConfig
 
 from harald import hub
 from harald.base.prompt_template import TEMPLATE_HEAD
-from harald.config import HF_CACHE_VOLUME, Config, ModelRef
+from harald.config import ECONOMIES, HF_CACHE_VOLUME, Config, LoraRef, ModelRef
 from harald.published.checkpoint import layout_problems, shard_problems
 from harald.published.configs import differences
 from harald.published.facts import PUBLISHED, SPECIAL_TOKENS, TEMPLATE_HEAD_TOKENS, Published
@@ -18,6 +18,7 @@ from harald.published.lora import misfits
 from harald.runtime import Runtime
 
 Finding = tuple[str, str, str]  # state, detail, advice
+FLOAT8 = (8, 9)  # compute capability from which products in float8 exist
 NOT_YET: Finding = ("ok", "nothing to look at before the models are complete in the cache", "")
 
 
@@ -105,9 +106,22 @@ def rows(folder: Path, config_class: type[Qwen2_5_VLConfig] | type[Qwen3VLConfig
 
 def lora(runtime: Runtime, config: Config) -> Finding:
     """Whether the LoRA's tensors have a place in the transformer."""
-    cache, wanted = runtime.hf_cache, config.models.lora
-    if not wanted.source:
+    if not config.models.lora.source:
         return "ok", "not configured (models.lora.source)", ""
+    return _fits(runtime, config, config.models.lora, "models.lora.source")
+
+
+def few_steps(runtime: Runtime, config: Config) -> Finding:
+    """The same of the LoRA that draws in few steps, where it is asked for."""
+    few = config.models.few_steps
+    if few is None or config.generate.speed != "lightning":
+        return "ok", "not needed (generate.speed is not lightning)", ""
+    wanted = LoraRef(few.source, few.weight_name, few.revision)
+    return _fits(runtime, config, wanted, "models.few_steps.source")
+
+
+def _fits(runtime: Runtime, config: Config, wanted: LoraRef, field: str) -> Finding:
+    cache = runtime.hf_cache
     if not hub.is_cached(cache, config.models.base):
         return NOT_YET
     file = hub.lora_file(cache, wanted)
@@ -115,6 +129,26 @@ def lora(runtime: Runtime, config: Config) -> Finding:
     with torch.device("meta"):
         transformer: Any = QwenImageTransformer2DModel.from_config(described)
     if problems := misfits(file, transformer):
-        advice = 'pass --overrides \'{"models.lora.source": "<a LoRA for this base model>"}\''
+        advice = f'pass --overrides \'{{"{field}": "<a LoRA for this base model>"}}\''
         return "wrong", f"{wanted.source} does not fit {config.models.base.repo}: {problems[0]}", advice
     return "ok", f"{wanted.source} fits {config.models.base.repo}", ""
+
+
+def accelerator(runtime: Runtime, config: Config) -> Finding:
+    """Whether the GPU can do what the configuration asks for, and is as large as its savings are meant for."""
+    wants = {"generate.speed": config.generate.speed, "train.economy.frozen": config.train.economy.frozen}
+    float8 = {name: value for name, value in wants.items() if value in ("fast", "float8", "float8_once")}
+    if not torch.cuda.is_available():
+        return "ok", f"none here ({torch.get_num_threads()} CPU threads); the GPU jobs get theirs from Modal", ""
+    name, (major, minor) = torch.cuda.get_device_name(), torch.cuda.get_device_capability()
+    gib = torch.cuda.get_device_properties(0).total_memory / 2**30
+    detail = f"{name}, {gib:.0f} GiB, compute capability {major}.{minor}"
+    if float8 and (major, minor) < FLOAT8:
+        asked = ", ".join(f"{field} is {value!r}" for field, value in float8.items())
+        return "wrong", f"{detail}: {asked}, and float8 needs {FLOAT8[0]}.{FLOAT8[1]}", "use a newer GPU or no float8"
+    sizes = {size: economy for size, economy in ECONOMIES.items() if economy == config.train.economy}
+    if config.preset == "full" and sizes and gib < 0.98 * min(sizes):
+        fitting = [size for size in ECONOMIES if size * 0.98 <= gib]
+        advice = f"take config.ECONOMIES[{max(fitting)}] as train.economy" if fitting else "train on a larger GPU"
+        return "wrong", f"{detail}: train.economy is meant for {min(sizes)} GiB", advice
+    return "ok", detail, ""

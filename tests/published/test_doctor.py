@@ -4,13 +4,14 @@ import dataclasses
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from harald import config, hub
-from harald.config import Config, LoraRef, Models
+from harald.config import Config, FewSteps, LoraRef, Models
 from harald.jobs import doctor, model_checks
 from harald.jobs.doctor import Unhealthy
 from harald.published import facts
@@ -213,3 +214,38 @@ def test_unreadable_lora_does_not_hide_the_other_findings(clinic):
     checks, said = clinic.examine()
     assert checks["LoRA"]["state"] == "wrong" and checks["LoRA"]["advice"] == "copy it into the cache again"
     assert "damaged file" in said and "max_shift" in said
+
+
+def test_few_steps_are_looked_for_where_they_are_asked_for(clinic):
+    assert clinic.examine()[0]["few steps"]["detail"].startswith("not needed")
+    clinic.config = dataclasses.replace(
+        clinic.config,
+        models=dataclasses.replace(clinic.config.models, few_steps=FewSteps("someone/lightning")),
+        generate=dataclasses.replace(clinic.config.generate, speed="lightning"),
+    )
+    found = clinic.examine()[0]["few steps"]
+    assert found["state"] == "wrong" and "someone/lightning" in found["detail"]
+    assert "download_models" in found["advice"]
+
+
+@pytest.mark.parametrize(
+    ("capability", "gib", "changes", "says"),
+    [
+        ((9, 0), 139.8, {}, ""),
+        ((9, 0), 79.1, {}, "train.economy is meant for 141 GiB"),
+        ((8, 0), 139.8, {"speed": "fast"}, "float8 needs 8.9"),
+        ((9, 0), 139.8, {"speed": "fast"}, ""),
+    ],
+)
+def test_accelerator_must_be_able_to_do_what_is_asked_for(monkeypatch, runtime, capability, gib, changes, says):
+    full = config.full()
+    wanted = dataclasses.replace(full, generate=dataclasses.replace(full.generate, **changes))
+    for name, value in {
+        "is_available": True, "get_device_name": "GPU", "get_device_capability": capability,
+        "get_device_properties": SimpleNamespace(total_memory=gib * 2**30),
+    }.items():  # fmt: skip
+        monkeypatch.setattr(torch.cuda, name, lambda *_, value=value: value)
+    state, detail, advice = model_checks.accelerator(runtime, wanted)
+    assert (state == "wrong", bool(advice)) == (bool(says),) * 2 and says in detail
+    if "meant" in says:
+        assert "ECONOMIES[80]" in advice
