@@ -143,10 +143,10 @@ NAMES = ("hidden_states", "encoder_hidden_states", "encoder_hidden_states_mask")
 
 def _any_length(block: Callable[..., Any]) -> Callable[..., Any]:
     def call(**named: Any) -> Any:
-        torch._dynamo.mark_dynamic(named["encoder_hidden_states"], 1)
-        torch._dynamo.mark_dynamic(named["image_rotary_emb"][1], 0)
+        torch._dynamo.maybe_mark_dynamic(named["encoder_hidden_states"], 1)
+        torch._dynamo.maybe_mark_dynamic(named["image_rotary_emb"][1], 0)
         if named["encoder_hidden_states_mask"] is not None:
-            torch._dynamo.mark_dynamic(named["encoder_hidden_states_mask"], 1)
+            torch._dynamo.maybe_mark_dynamic(named["encoder_hidden_states_mask"], 1)
         return block(**named)
 
     return call

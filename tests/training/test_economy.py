@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from harald import config
+from harald.base.compiled import compiled_forward
 from harald.base.float8 import Float8Linear
 from harald.base.qwen_image import QwenImage
 from harald.config import Config, Economy
@@ -17,7 +18,7 @@ from harald.errors import ConfigError
 from harald.jobs.train import fit
 from harald.settings import resolve
 from harald.training.batch import Batch, Batches
-from harald.training.economy import economical
+from harald.training.economy import economical, recomputing
 from harald.training.step import measured_gradients, trained_parameters
 from tests.models import CPU, FLOAT, base, cache, encoder
 from tests.states import write_dataset
@@ -103,6 +104,20 @@ def test_compiled_steps_are_the_same_twice_and_near_the_plain_ones(root, frozen)
     one, two = (gradient(root, c, fresh())[0] for _ in range(2))
     assert torch.equal(one, two)
     assert (one - plain).norm() <= (1e-3 if frozen == "plain" else 0.2) * plain.norm()
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_the_encoders_layers_are_compiled_whether_or_not_they_are_computed_again(root, again):
+    count = []
+
+    def backend(graph, _):
+        count.append(1)
+        return graph.forward
+
+    student = encoder()
+    with compiled_forward(student.vlm.language_model.layers, backend=backend), recomputing(base(), student, 0.0, again):
+        student.tokens(batch(root, config.tiny()).references).square().sum().backward()
+    assert count and not any("forward" in vars(layer) for layer in student.vlm.language_model.layers)
 
 
 def test_adapters_can_compute_in_the_type_of_the_frozen_weights(root):
