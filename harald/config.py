@@ -92,7 +92,7 @@ page_app = modal.App(f"{APP_NAME}-page", image=image, volumes=VOLUMES, secrets=[
 CPU_JOB: dict[str, Any] = {"cpu": 2.0, "memory": 4096, "timeout": HOUR}
 SCAN_JOB: dict[str, Any] = {"cpu": 4.0, "memory": 8192, "timeout": 6 * HOUR}
 INFER_JOB: dict[str, Any] = {"gpu": GPU_INFER, "memory": 65536, "timeout": 6 * HOUR, "startup_timeout": HOUR}
-TEST_JOB: dict[str, Any] = {**INFER_JOB, "image": test_image}
+TEST_JOB: dict[str, Any] = {**INFER_JOB, "cpu": 8.0, "image": test_image}
 TRAIN_JOB: dict[str, Any] = {
     "gpu": GPU_TRAIN,
     "memory": 131072,

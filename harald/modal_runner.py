@@ -362,7 +362,7 @@ def stop(preset: Preset = "full", run_name: str = "", seed: int = 0, overrides: 
 
 @job(**config.TEST_JOB)
 def tests(preset: Preset = "mini", run_name: str = "", seed: int = 0, overrides: str = "{}", select: str = "") -> dict:
-    """Run the test suite in this container. --select: pytest's -k expression."""
+    """Run the test suite in this container; ends with pytest's exit code and a report. --select: its -k expression."""
     return run("tests", preset=preset, run_name=run_name, seed=seed, overrides=overrides, select=select)
 
 

@@ -50,7 +50,8 @@ def concise_errors() -> Iterator[None]:
     """Inside a container: an error that the user can mend is logged as its message, without the frames of our code.
 
     Modal prints what a function raises with traceback.print_exception, which asks sys.tracebacklimit. The limit is
-    lifted again here because a warm container serves more than one call.
+    lifted again here because a warm container serves more than one call. Only SystemExit carries an exit code of its
+    own from the container to the command line.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     vars(sys).pop("tracebacklimit", None)
@@ -58,6 +59,9 @@ def concise_errors() -> Iterator[None]:
         yield
     except HaraldError as error:
         sys.tracebacklimit = 0
+        if error.exit_code != 1:
+            log.error("error: %s", error)
+            raise SystemExit(error.exit_code) from None
         raise error from None
 
 

@@ -80,9 +80,15 @@ def _datasets(runtime: Runtime, config: Config) -> tuple[str, str, str]:
     }
     if any(counts.values()):
         return "ok", ", ".join(f"dataset/{n}: {count} states" for n, count in counts.items()), ""
+    for number, path in sorted(runtime.datasets.items()):
+        if deeper := next((home.parent.name for home in sorted(path.glob("*/seed_*"))), ""):
+            volume = DATASETS.get(number, "DATASET_VOLUME")
+            mended = f"modal volume rm -r {volume} {deeper} && modal volume put {volume} {deeper}/ /"
+            advice = f"{mended}   (with a / behind the folder; locally: move what is in it up)"
+            return "wrong", f"the states lie in {path / deeper}, one folder too deep", advice
     places = ", ".join(map(str, runtime.datasets.values())) or runtime.root / "dataset"
     here = f"put the folders under {runtime.root}/dataset/1, or run demo_dataset"
-    advice = f"modal volume put {DATASETS[1]} FOLDER /   (locally: {here})"
+    advice = f"modal volume put {DATASETS[1]} FOLDER/ /   (locally: {here})"
     return "missing", f"no seed_<number> folder in {places}", advice
 
 

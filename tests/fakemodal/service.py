@@ -101,8 +101,11 @@ class Service(Workers):
             if request.object_creation_type == LOOK_UP and not folder.exists():
                 raise GRPCError(Status.NOT_FOUND, f"Volume '{name}' not found in environment 'main'")
             folder.mkdir(exist_ok=True)
+            note = self.folder / f"{name}.version"  # outlives this process, as the volume does
+            version = request.version or (int(note.read_text()) if note.exists() else 1)
+            note.write_text(str(version))
             found = self.new_id("vo")
-            self.volumes[found] = Volume(name, request.version or 1, folder)
+            self.volumes[found] = Volume(name, version, folder)
         version = self.volumes[found].version
         metadata = api_pb2.VolumeMetadata(version=version, name=name)
         return api_pb2.VolumeGetOrCreateResponse(volume_id=found, version=version, metadata=metadata)
@@ -122,6 +125,40 @@ class Service(Workers):
         self.blobs[blob_id] = data
         urls = [f"{self.blob_url}/{blob_id}"] if data else []
         return api_pb2.VolumeGetFile2Response(get_urls=urls, size=len(data), start=0, len=len(data))
+
+    async def VolumePutFiles2(self, request):
+        """Files are put together from blocks, which are asked for by their hash until all are there."""
+        folder, missing = self.volumes[request.volume_id].folder, []
+        for number, file in enumerate(request.files):
+            if request.disallow_overwrite_existing_files and (folder / file.path.lstrip("/")).exists():
+                raise GRPCError(Status.ALREADY_EXISTS, f"{file.path}: already exists")
+            for index, block in enumerate(file.blocks):
+                if (name := block.contents_sha256.hex()) not in self.blobs:
+                    url = f"{self.blob_url}/{name}"
+                    missing.append(
+                        api_pb2.VolumePutFiles2Response.MissingBlock(file_index=number, block_index=index, put_url=url)
+                    )
+        for file in [] if missing else request.files:
+            path = folder / file.path.lstrip("/")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"".join(self.blobs[block.contents_sha256.hex()] for block in file.blocks)[: file.size])
+        return api_pb2.VolumePutFiles2Response(missing_blocks=missing)
+
+    async def VolumeListFiles2(self, request) -> AsyncIterator[api_pb2.VolumeListFiles2Response]:
+        folder = self.volumes[request.volume_id].folder
+        place = folder / request.path.strip("/")
+        if not place.exists():
+            raise GRPCError(Status.NOT_FOUND, f"No such file or directory: {request.path}")
+        found = [place] if place.is_file() else sorted(place.rglob("*") if request.recursive else place.iterdir())
+        kinds = {True: api_pb2.FileEntry.DIRECTORY, False: api_pb2.FileEntry.FILE}
+        yield api_pb2.VolumeListFiles2Response(
+            entries=[
+                api_pb2.FileEntry(
+                    path=path.relative_to(folder).as_posix(), type=kinds[path.is_dir()], size=path.stat().st_size
+                )
+                for path in found
+            ]
+        )
 
     # ------------------------------------------------------------ uploaded files, images
     async def MountBatchedCheckExistence(self, request):
