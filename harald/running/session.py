@@ -25,6 +25,9 @@ from harald.runtime import Runtime, Session
 
 log = logging.getLogger(__name__)
 
+TIME = "time"
+RESERVE = 600.0  # seconds before a time-out in which the last step and its checkpoint are to be over
+
 
 class Watched(Session):
     """Of one job, from its start to its end. A thread gives the signs of life, so that a long step is not silence."""
@@ -40,12 +43,14 @@ class Watched(Session):
         self.planned: int | None = None
         self._lost: RunError | None = None
         self._stop = ""  # why
+        self._heeded = False  # the job asks whether it shall stop
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
 
     # ------------------------------------------------------------ what a job uses
     @property
     def stopping(self) -> bool:
+        self._heeded = True
         return bool(self._stop)
 
     def hold(self, folder: Path, config: Config, inputs: dict[str, Any]) -> None:
@@ -133,6 +138,8 @@ class Watched(Session):
         self.status.state = "failed" if error else "done"
         if isinstance(error, KeyboardInterrupt) or (self._stop and self.status.done < self.status.total):
             self.status.state = "stopped"
+        if error:
+            self.facts()
         self.status.error = status.first_line(error) if error and self.status.state == "failed" else ""
         self.status.completed += self.status.state == "done" and self.planned != 0
         folder = self.lease.file.parent
@@ -142,9 +149,15 @@ class Watched(Session):
             self.lease.release()
         except OSError as trouble:
             log.warning("the lease of %s could not be freed (%s): it ends by itself", folder.name, trouble)
+        if error is None and self._stop == TIME and self._heeded and self.status.state == "stopped":
+            limit = price.duration(self.runtime.machine.timeout)
+            raise RunError(
+                f"the {limit} of this call are nearly over; what was done is written",
+                "nothing: a new container goes on, or else the same command does",
+            )
 
     def facts(self) -> dict[str, Any]:
-        """Of this start, for the job's result. cost: USD at list price, None where no price is known."""
+        """Of this start, for the log and the job's result. cost: USD at list price, None where no price is known."""
         seconds = self._worked()
         cost = self._cost(seconds)
         paid = price.money(cost)
@@ -170,9 +183,17 @@ class Watched(Session):
                 return
             except OSError as error:
                 log.warning("no sign of life could be given (%s): tried again", error)
+            if not self._stop and self._is_late(now):
+                self._stop = TIME
+                log.info("the time-out comes near: what is under way is finished and written")
             if now - noted >= pace.note:
                 noted = now
                 self._write_status(folder)
+
+    def _is_late(self, now: float) -> bool:
+        """A call that is cut off loses what it did since its last checkpoint. Of short time-outs the last tenth."""
+        limit = self.runtime.machine.timeout
+        return bool(limit) and now - self.began > limit - min(RESERVE, limit / 10)
 
     def _request(self, lease: Lease) -> dict[str, Any] | None:
         """A request to stop that is meant for this owner, whichever container it is in."""

@@ -19,7 +19,7 @@ CREATE, PUT, GET = ([shlex.split(c) for c in COMMANDS if c.startswith(f"volume {
 
 @pytest.mark.parametrize("words", PUT, ids=" ".join)
 def test_upload_puts_the_states_where_jobs_look_for_them(cloud: Cloud, tmp_path, words):
-    *_, volume, folder, place = words
+    *_, volume, folder, _ = words
     states = write_states(tmp_path / folder, first=100, training=2, validation=0)
     mounted = cloud.state / "volumes" / DATASETS[1]
     if mounted.exists():

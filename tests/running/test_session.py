@@ -9,7 +9,7 @@ import time
 import pytest
 
 from harald import config, jobs, runs
-from harald.errors import DatasetError, RunError
+from harald.errors import ConfigError, DatasetError, RunError
 from harald.jobs import run_job
 from harald.jobs import stop as stop_job
 from harald.jobs.runs import describe, table
@@ -103,6 +103,35 @@ def test_seconds_and_cost_sum_up_over_the_starts_of_a_run(quick):
     assert found.seconds == pytest.approx(200, abs=3) and found.cost == pytest.approx(400, abs=6)
 
 
+def test_job_that_fails_says_what_it_took_and_cost(quick, caplog):
+    paid = dataclasses.replace(quick, machine=Machine("H200", 3600.0, price=2.0))
+    with caplog.at_level("INFO"), pytest.raises(DatasetError), Watched(paid, "train", "tiny") as session:
+        open_run(paid, session)
+        session.add_seconds(100.0)
+        raise DatasetError("a picture is gone")
+    assert "train took 100 s, $200" in caplog.text
+
+
+def test_time_out_that_comes_near_ends_the_call_for_another_one(quick):
+    """What listens is stopped in time and fails, so that Modal tries again; what does not listen is left alone."""
+    short = dataclasses.replace(quick, call="fc-1", machine=Machine("H200", timeout=1.0, price=2.0))
+    with pytest.raises(RunError, match="1 s of this call are nearly over"), Watched(short, "train", "tiny") as session:
+        folder = open_run(short, session)
+        assert not session.stopping
+        wait_until(lambda: session.stopping)
+        session.progress(3, 10, "step")
+    assert status.read(folder).state == "stopped" and not (folder / runs.LEASE).exists()
+    with Watched(short, "train", "tiny") as session:  # the next call: it ends before its time is over
+        open_run(short, session)
+        assert not session.stopping
+        session.progress(10, 10, "step")
+    assert status.read(folder).state == "done"
+    with Watched(short, "generate", "tiny") as session:
+        runs.open_run(dataclasses.replace(short, session=session), "generate", "b", config.tiny(), count=1)
+        time.sleep(1.2)
+        session.progress(1, 2, "picture")
+
+
 def test_estimate_scales_what_finished_runs_of_the_same_kind_took(tmp_path):
     machine = Machine("H200", 86400.0, price=0.001)
     assert estimate(tmp_path, "full", "H200", 500, machine) == (
@@ -168,6 +197,9 @@ def test_runs_lists_every_run_and_tells_a_lost_one(quick):
     states = {row["run"]: row["state"] for row in result["runs"]}
     assert states == {"ended": "done", "alive": "running", "dead": "lost", "old": None}
     assert [row["run"] for row in run_job("runs", quick, "tiny", "dead", 0, "{}", job="train")["runs"]] == ["dead"]
+    for names in (("../../x", ""), ("", "/etc"), ("", "..")):
+        with pytest.raises(ConfigError, match="use letters, digits"):
+            run_job("runs", quick, "tiny", names[0], 0, "{}", job=names[1])
     lines = table(result["runs"]).splitlines()
     assert {line.index("train") for line in lines[1:] if "train" in line} == {0}
     (dead_line,) = (line for line in lines if " dead " in line)
