@@ -377,10 +377,10 @@ def page() -> Any:
         return serve.hosted(remote_runtime(config.PAGE_JOB), config.PAGE_PRESET, config.PAGE_TRAIN_RUN)
 
 
-@app.function(**config.INFER_JOB)
+@app.function(**config.PART_JOB)
 def part(name: str, *item: Any) -> Any:
     """One item of a fan-out (see Runtime.fan_out); not a job of its own."""
     from harald import jobs
 
     with jobs.concise_errors():
-        return jobs.run_part(name, remote_runtime(config.INFER_JOB), item)
+        return jobs.run_part(name, remote_runtime(config.PART_JOB), item)

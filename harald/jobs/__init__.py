@@ -28,19 +28,27 @@ def run_job(
     config = settings.resolve(preset, seed, overrides)
     determinism.enable(config.seed, config.deterministic)
     module = importlib.import_module(f"harald.jobs.{name}")
-    try:
-        runtime.reload()
-    except OSError as error:  # a warm container may have files open
-        log.warning("the output is seen as it was (%s)", error)
+    refresh(runtime)
     with Watched(runtime, name, preset) as session:
         result = module.run(dataclasses.replace(runtime, session=session), config, run_name, **flags)
         runtime.commit()
     return {**result, **session.facts()}
 
 
+def refresh(runtime: Runtime) -> None:
+    """See what others have written."""
+    try:
+        runtime.reload()
+    except OSError as error:  # a warm container may have files open
+        log.warning("the output is seen as it was (%s)", error)
+
+
 def run_part(name: str, runtime: Runtime, item: tuple) -> tuple[float, Any]:
-    """One item of a fan-out (see Runtime.map): seconds that it took, result."""
+    """One item of a fan-out (see Runtime.map): seconds that it took, result. What a container before it has written, of
+    the same item too, is seen.
+    """
     began = time.monotonic()
+    refresh(runtime)
     result = part(name)(runtime, *item)
     return time.monotonic() - began, result
 

@@ -58,7 +58,7 @@ def test_train_may_run_for_a_day_and_is_retried_in_a_fresh_container(asked):
 
 
 def test_what_cannot_resume_is_not_retried(asked):
-    assert {name for name, function in asked.items() if function["retries"]} == {"train", "pretrain_mini"}
+    assert {name for name, function in asked.items() if function["retries"]} == {"train", "pretrain_mini", "part"}
 
 
 def test_no_job_is_left_with_modals_short_default_timeout(asked):

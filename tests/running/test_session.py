@@ -227,6 +227,14 @@ def test_seconds_of_other_containers_are_added(quick, monkeypatch):
         assert session.elsewhere > 0
 
 
+def test_part_sees_what_a_container_before_it_has_written(quick, monkeypatch):
+    """A try after a lost container may come to a warm one, whose view of the volume is old."""
+    seen = []
+    monkeypatch.setattr(jobs, "part", lambda name: lambda runtime: seen.append("worked"))
+    jobs.run_part("encode_shards", dataclasses.replace(quick, reload=lambda: seen.append("reloaded")), ())
+    assert seen == ["reloaded", "worked"]
+
+
 def test_interrupt_inside_a_step_waits_for_its_end_and_the_second_one_does_not(quick):
     with Watched(quick, "train", "tiny") as session:
         folder = open_run(quick, session)

@@ -60,7 +60,7 @@ async def visit(client: httpx.AsyncClient, number: int, draw: random.Random) -> 
     if draw.random() < 0.7:
         answer = await client.post("/api/draw", files=form(prompt="a park", seed=str(number)))
     else:
-        files = [("f", ("f", picture(seed=number + i))) for i in range(draw.choice((1, 2)))]
+        files = [("f", ("f", picture(draw.choice((64, 600)), seed=number + i))) for i in range(draw.choice((1, 2)))]
         answer = await client.post("/api/person", files=files, data={"consent": "yes"})
     return answer.status_code, answer.text
 
