@@ -100,10 +100,10 @@ def render(name: str, cases: list[Case], code: int, said: str, select: str) -> s
     """The page. said: all that pytest printed."""
     counts = Counter(case.outcome for case in cases)
     files: dict[str, Counter[str]] = {}
-    seconds: Counter[str] = Counter()
+    seconds: dict[str, float] = {}
     for case in cases:
         files.setdefault(case.file, Counter())[case.outcome] += 1
-        seconds[case.file] += case.seconds
+        seconds[case.file] = seconds.get(case.file, 0.0) + case.seconds
     return reporting.render(
         "tests",
         run=name,

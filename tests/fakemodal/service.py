@@ -188,8 +188,12 @@ class Service(Workers):
         return api_pb2.BlobGetResponse(download_url=f"{self.blob_url}/{request.blob_id}")
 
     async def ImageGetOrCreate(self, request):
-        """Nothing is built; the lines are kept."""
-        image_id = "im-" + hashlib.sha256(request.image.SerializeToString(deterministic=True)).hexdigest()[:16]
+        """Nothing is built; the lines are kept. Another id: another definition, or other files that it copies."""
+        definition = api_pb2.Image.FromString(request.image.SerializeToString())
+        context = sorted(self.mounts.get(definition.context_mount_id, []))
+        definition.context_mount_id = ""
+        content = definition.SerializeToString(deterministic=True) + json.dumps(context).encode()
+        image_id = "im-" + hashlib.sha256(content).hexdigest()[:16]
         base = [line for image in request.image.base_images for line in self.images.get(image.image_id, [])]
         own = [line for line in request.image.dockerfile_commands if not (base and line.startswith("FROM base"))]
         self.images[image_id] = base + own

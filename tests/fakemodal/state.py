@@ -187,6 +187,7 @@ class State:
             },
             "files": sorted(path for id in function.mount_ids for path, _ in self.mounts[id]),
             "image": self.images.get(function.image_id, []),
+            "image_id": function.image_id,
         }
 
 
