@@ -16,6 +16,8 @@ from harald.runtime import Runtime
 
 log = logging.getLogger(__name__)
 
+BRIEF = ("runs", "stop")  # keep no run that an estimate could be learnt from
+
 
 def run_job(
     name: str, runtime: Runtime, preset: str, run_name: str, seed: int, overrides: str, **flags: Any
@@ -29,6 +31,8 @@ def run_job(
     determinism.enable(config.seed, config.deterministic)
     module = importlib.import_module(f"harald.jobs.{name}")
     refresh(runtime)
+    if name in BRIEF:
+        log.info("estimate: seconds")
     with Watched(runtime, name, preset) as session:
         result = module.run(dataclasses.replace(runtime, session=session), config, run_name, **flags)
         runtime.commit()

@@ -15,7 +15,9 @@ class Unhealthy(HaraldError):
 
 
 def run(runtime: Runtime, config: Config, run_name: str) -> dict:
-    """Raises Unhealthy, with everything that is missing or wrong at once, after the report is written."""
+    """Raises Unhealthy, with all that is missing or wrong at once; the report is written before, if it can be."""
+    writable = _output(runtime, config)[0] == "ok"
+    folder = runs.open_run(runtime, "doctor", run_name, config) if writable else None
     checks = []
     for name, check in CHECKS.items():
         try:
@@ -24,9 +26,9 @@ def run(runtime: Runtime, config: Config, run_name: str) -> dict:
             detail, _, advice = str(error).partition("\n  fix: ")
             state = "wrong"
         checks.append({"check": name, "state": state, "detail": detail, "advice": advice})
-    folder = runs.open_run(runtime, "doctor", run_name, config)
-    runs.write_json(folder / "doctor.json", checks)
-    runtime.commit()
+    if folder:
+        runs.write_json(folder / "doctor.json", checks)
+        runtime.commit()
     if wrong := [c for c in checks if c["state"] != "ok"]:
         lines = [f"{c['check']}: {c['detail']}\n      {c['advice']}" for c in wrong]
         raise Unhealthy(

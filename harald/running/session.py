@@ -161,8 +161,7 @@ class Watched(Session):
         seconds = self._worked()
         cost = self._cost(seconds)
         paid = price.money(cost)
-        if self.lease:
-            log.info("%s took %s%s", self.job, price.duration(seconds), f", {paid} at list price" if paid else "")
+        log.info("%s took %s%s", self.job, price.duration(seconds), f", {paid} at list price" if paid else "")
         return {"seconds": round(seconds, 1), "cost": cost}
 
     # ------------------------------------------------------------ the thread

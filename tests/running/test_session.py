@@ -49,8 +49,10 @@ def test_run_is_held_while_the_job_works_and_free_afterwards(quick):
 
 
 def test_job_that_lost_its_run_stops_and_leaves_the_status_to_the_new_owner(quick):
-    with pytest.raises(RunError, match="fc-2 has taken it over"), Watched(quick, "train", "tiny") as session:
-        folder = open_run(quick, session)
+    """Without a sign of life meanwhile: one that is just being written would win over the newcomer, who then stops."""
+    silent = dataclasses.replace(quick, pace=Pace(poll=0.02, beat=60.0))
+    with pytest.raises(RunError, match="fc-2 has taken it over"), Watched(silent, "train", "tiny") as session:
+        folder = open_run(silent, session)
         note = json.loads((folder / runs.LEASE).read_text())
         runs.write_json(
             folder / runs.LEASE, {**note, "nonce": "other", "owner": {**note["owner"], "key": "fc-2", "host": ""}}
@@ -175,6 +177,13 @@ def test_best_score_is_kept_over_starts(quick):
             for value in values:
                 session.score("psnr", value)
     assert (status.read(folder).score_name, status.read(folder).score) == ("psnr", 5.0)
+
+
+def test_job_without_a_run_says_what_it_takes_and_cost(quick, caplog):
+    paid = dataclasses.replace(quick, machine=Machine("", 3600.0, price=0.5))
+    with caplog.at_level("INFO"):
+        run_job("runs", paid, "tiny", "", 0, "{}", job="")
+    assert "estimate: seconds" in caplog.text and "runs took 0 s, $" in caplog.text
 
 
 def test_runs_lists_every_run_and_tells_a_lost_one(quick):
