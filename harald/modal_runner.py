@@ -83,7 +83,12 @@ def remote_runtime(options: dict[str, Any], hosts: int = 1) -> Runtime:
         remote_map=lambda name, items: part.starmap((name, *item) for item in items),
         call=modal.current_function_call_id() or "",
         pace=PACE,
-        machine=Machine(options.get("gpu", ""), options["timeout"], None if price is None else price * hosts),
+        machine=Machine(
+            options.get("gpu", ""),
+            options["timeout"],
+            None if price is None else price * hosts,
+            config.price(config.PART_JOB),
+        ),
         cluster=this_cluster() if hosts > 1 else Cluster(),
     )
 

@@ -68,7 +68,8 @@ class Watched(Session):
             now.done, now.total, now.unit = found.done, found.total, found.unit
         self.status.run, self.status.starts = folder.name, self.earlier.starts + 1
         self.planned = price.planned(self.job, config, inputs, found)
-        log.info(price.estimate(folder.parent, self.status.preset, self.status.gpu, self.planned, self.runtime.machine))
+        machine = price.with_parts(self.job, config, self.runtime.machine)
+        log.info(price.estimate(folder.parent, self.status.preset, self.status.gpu, self.planned, machine))
         self._write_status(folder)
         self._thread = threading.Thread(target=self._live, args=(lease, folder), name="session", daemon=True)
         self._thread.start()
@@ -158,8 +159,7 @@ class Watched(Session):
 
     def facts(self) -> dict[str, Any]:
         """Of this start, for the log and the job's result. cost: USD at list price, None where no price is known."""
-        seconds = self._worked()
-        cost = self._cost(seconds)
+        seconds, cost = self._worked(), self._cost()
         paid = price.money(cost)
         log.info("%s took %s%s", self.job, price.duration(seconds), f", {paid} at list price" if paid else "")
         return {"seconds": round(seconds, 1), "cost": cost}
@@ -206,14 +206,16 @@ class Watched(Session):
     def _worked(self) -> float:
         return time.monotonic() - self.began + self.elsewhere
 
-    def _cost(self, seconds: float) -> float | None:
-        rate = self.runtime.machine.price
-        return None if rate is None else round(rate * seconds, 4)
+    def _cost(self) -> float | None:
+        machine, here = self.runtime.machine, time.monotonic() - self.began
+        if machine.price is None or (self.elsewhere and machine.part is None):
+            return None
+        return round(machine.price * here + (machine.part or 0.0) * self.elsewhere, 4)
 
     def _count(self) -> None:
         """Sums go on over all starts of the run, whatever an earlier one ended with."""
         seconds, now = self._worked(), self.status
-        cost, before = self._cost(seconds), self.earlier.cost
+        cost, before = self._cost(), self.earlier.cost
         now.seconds = round(self.earlier.seconds + seconds, 1)
         now.cost = None if cost is None or before is None else round(before + cost, 4)
         worked = (self.planned or 0) if now.state == "done" else 0

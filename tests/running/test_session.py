@@ -13,7 +13,7 @@ from harald.errors import ConfigError, DatasetError, RunError
 from harald.jobs import run_job
 from harald.jobs import stop as stop_job
 from harald.jobs.runs import describe, table
-from harald.running import status
+from harald.running import price, status
 from harald.running.lease import Lease
 from harald.running.price import duration, estimate
 from harald.running.session import Watched
@@ -92,7 +92,7 @@ def test_failure_is_told_without_pictures_paths_and_secrets(quick, monkeypatch):
 
 
 def test_seconds_and_cost_sum_up_over_the_starts_of_a_run(quick):
-    paid = dataclasses.replace(quick, machine=Machine("H200", 3600.0, price=2.0))
+    paid = dataclasses.replace(quick, machine=Machine("H200", 3600.0, price=2.0, part=2.0))
     for start, done in ((1, 4), (2, 10)):
         with Watched(paid, "train", "tiny") as session:
             folder = open_run(paid, session)
@@ -106,7 +106,7 @@ def test_seconds_and_cost_sum_up_over_the_starts_of_a_run(quick):
 
 
 def test_job_that_fails_says_what_it_took_and_cost(quick, caplog):
-    paid = dataclasses.replace(quick, machine=Machine("H200", 3600.0, price=2.0))
+    paid = dataclasses.replace(quick, machine=Machine("H200", 3600.0, price=2.0, part=2.0))
     with caplog.at_level("INFO"), pytest.raises(DatasetError), Watched(paid, "train", "tiny") as session:
         open_run(paid, session)
         session.add_seconds(100.0)
@@ -234,6 +234,18 @@ def test_seconds_of_other_containers_are_added(quick, monkeypatch):
         held = dataclasses.replace(remote, session=session)
         assert list(held.map(test_seconds_of_other_containers_are_added, [(1,), (2,)])) == [2, 4]
         assert session.elsewhere > 0
+
+
+def test_cost_of_a_fan_out_is_that_of_the_machines_it_uses(quick):
+    paid = dataclasses.replace(quick, machine=Machine("", 3600.0, price=0.001, part=2.0))
+    with Watched(paid, "prepare", "tiny") as session:
+        folder = open_run(paid, session, job="prepare")
+        session.add_seconds(100.0)
+    assert session.facts()["cost"] == pytest.approx(200, abs=0.1)
+    eight = price.with_parts("prepare", config.full(), paid.machine)
+    assert estimate(folder / "none", "full", "", None, eight).endswith("at most 60 min = $57603.60 at list price")
+    assert "about 100 s = $200" in estimate(folder.parent, "tiny", status.read(folder).gpu, None, eight)
+    assert price.with_parts("train", config.full(), paid.machine) == paid.machine
 
 
 def test_part_sees_what_a_container_before_it_has_written(quick, monkeypatch):
