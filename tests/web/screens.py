@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 
 SCREENS = (("wide", 1280, 900, "light"), ("telephone", 390, 844, "light"), ("telephone_dark", 390, 844, "dark"))
 PLACES = 3
+STEPS = 300  # of a drawing: progress can be seen
 
 
 @dataclass
@@ -62,7 +63,7 @@ def others(address: str, count: int) -> Iterator[None]:
     gone, inside = threading.Event(), threading.Semaphore(0)
 
     def draw() -> None:
-        order = {"headers": AUTH, "files": form(prompt="a park"), "timeout": 60}
+        order = {"headers": AUTH, "files": form(prompt="a park"), "timeout": 120}
         with httpx.stream("POST", f"{address}/api/draw", **order) as answer:
             inside.release()
             for _ in answer.iter_lines():
@@ -118,9 +119,9 @@ def tour(page: Any, address: str, folder: Path, screen: str, pictures: list[byte
         page.click("#draw")
         page.wait_for_selector("#draw-state:has-text('In line')")
         seen.shot("in_line", "#draw-state")
-        page.wait_for_selector("#draw-state progress", timeout=60_000)
+        page.wait_for_selector("#draw-state progress", timeout=120_000)
         seen.shot("progress", "#draw-state progress")
-        page.wait_for_selector("#draw:has-text('Draw')", timeout=60_000)
+        page.wait_for_selector("#draw:has-text('Draw')", timeout=120_000)
         seen.shot("drawn")
     with others(address, PLACES):
         page.click("#draw")
@@ -140,7 +141,7 @@ def measure(folder: Path) -> tuple[int, list[str]]:
 
     folder.mkdir(parents=True, exist_ok=True)
     taken, wrong = 0, []
-    with running(studio(pictures=3, places=PLACES, steps=60)) as address, sync_playwright() as playwright:
+    with running(studio(pictures=3, places=PLACES, steps=STEPS)) as address, sync_playwright() as playwright:
         flags = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
         browser = playwright.chromium.launch(executable_path=BROWSER, args=flags)
         for name, width, height, scheme in SCREENS:

@@ -208,11 +208,14 @@ const harald = {
   },
 
   bar(where, share) {
-    this.say(where, "");
-    const bar = document.createElement("progress");
+    let bar = document.getElementById(where).querySelector("progress");
+    if (!bar) {
+      this.say(where, "");
+      bar = document.createElement("progress");
+      bar.setAttribute("aria-label", "progress");
+      document.getElementById(where).replaceChildren(bar);
+    }
     if (share) bar.value = share;
-    bar.setAttribute("aria-label", "progress");
-    document.getElementById(where).replaceChildren(bar);
   },
 };
 
