@@ -31,6 +31,7 @@ class Service(Workers):
 
     async def AppCreate(self, request):
         app_id = self.new_id("ap")
+        assert self.zygote  # imports while the command line uploads
         self.apps[app_id] = App(detached=request.app_state == api_pb2.APP_STATE_DETACHED)
         return api_pb2.AppCreateResponse(app_id=app_id, app_page_url=f"http://standin.invalid/{app_id}")
 
