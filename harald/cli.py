@@ -19,7 +19,10 @@ def main(argv: list[str] | None = None) -> None:
     try:
         result = function(**arguments)
     except HaraldError as error:
-        sys.exit(f"error: {error}")
+        if error.exit_code == 1:
+            sys.exit(f"error: {error}")
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit("stopped by the user; what was written is complete, start the job again to go on")
     print(json.dumps({k: v for k, v in result.items() if k != "report"}, indent=2, ensure_ascii=False))

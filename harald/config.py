@@ -88,11 +88,12 @@ app = modal.App(APP_NAME, image=image, volumes=VOLUMES, secrets=[HF_SECRET], inc
 # The page is an app of its own, so that running a job opens no address: modal deploy -m harald.modal_runner::page_app
 page_app = modal.App(f"{APP_NAME}-page", image=image, volumes=VOLUMES, secrets=[HF_SECRET], include_source=False)
 
-# What each kind of job asks of Modal. Only `train` resumes, so only `train` is retried; a preemption uses up no retry.
+# What each kind of job asks of Modal. What resumes is retried, nothing else; a preemption uses up no retry.
 CPU_JOB: dict[str, Any] = {"cpu": 2.0, "memory": 4096, "timeout": HOUR}
 SCAN_JOB: dict[str, Any] = {"cpu": 4.0, "memory": 8192, "timeout": 6 * HOUR}
 INFER_JOB: dict[str, Any] = {"gpu": GPU_INFER, "memory": 65536, "timeout": 6 * HOUR, "startup_timeout": HOUR}
-TEST_JOB: dict[str, Any] = {**INFER_JOB, "image": test_image}
+PART_JOB: dict[str, Any] = {**INFER_JOB, "retries": modal.Retries(max_retries=3, initial_delay=1.0)}
+TEST_JOB: dict[str, Any] = {**INFER_JOB, "cpu": 8.0, "image": test_image}
 TRAIN_JOB: dict[str, Any] = {
     "gpu": GPU_TRAIN,
     "memory": 131072,

@@ -9,7 +9,10 @@ class HaraldError(Exception):
 
     what: what is wrong, with the offending value. fix: what to do about it.
     The message is one string, so that the error survives pickling between a container and the command line.
+    exit_code: what the command then ends with.
     """
+
+    exit_code = 1
 
     def __init__(self, what: str, fix: str = ""):
         super().__init__(f"{what}\n  fix: {fix}" if fix else what)

@@ -83,7 +83,12 @@ def remote_runtime(options: dict[str, Any], hosts: int = 1) -> Runtime:
         remote_map=lambda name, items: part.starmap((name, *item) for item in items),
         call=modal.current_function_call_id() or "",
         pace=PACE,
-        machine=Machine(options.get("gpu", ""), options["timeout"], None if price is None else price * hosts),
+        machine=Machine(
+            options.get("gpu", ""),
+            options["timeout"],
+            None if price is None else price * hosts,
+            config.price(config.PART_JOB),
+        ),
         cluster=this_cluster() if hosts > 1 else Cluster(),
     )
 
@@ -363,7 +368,7 @@ def stop(preset: Preset = "full", run_name: str = "", seed: int = 0, overrides: 
 
 @job(**config.TEST_JOB)
 def tests(preset: Preset = "mini", run_name: str = "", seed: int = 0, overrides: str = "{}", select: str = "") -> dict:
-    """Run the test suite in this container. --select: pytest's -k expression."""
+    """Run the test suite in this container; ends with pytest's exit code and a report. --select: its -k expression."""
     return run("tests", preset=preset, run_name=run_name, seed=seed, overrides=overrides, select=select)
 
 
@@ -378,10 +383,10 @@ def page() -> Any:
         return serve.hosted(remote_runtime(config.PAGE_JOB), config.PAGE_PRESET, config.PAGE_TRAIN_RUN)
 
 
-@app.function(**config.INFER_JOB)
+@app.function(**config.PART_JOB)
 def part(name: str, *item: Any) -> Any:
     """One item of a fan-out (see Runtime.fan_out); not a job of its own."""
     from harald import jobs
 
     with jobs.concise_errors():
-        return jobs.run_part(name, remote_runtime(config.INFER_JOB), item)
+        return jobs.run_part(name, remote_runtime(config.PART_JOB), item)

@@ -40,12 +40,14 @@ class Pace:
 @dataclass(frozen=True)
 class Machine:
     """What a job was given. gpu: empty for none, or unknown; timeout: seconds, 0 for none; price: USD a second at list
-    price for what was asked for, 0 on a machine of one's own, None where config.py knows none.
+    price for what was asked for, 0 on a machine of one's own, None where config.py knows none; part: the same for the
+    container of an item of a fan-out.
     """
 
     gpu: str = ""
     timeout: float = 0.0
     price: float | None = 0.0
+    part: float | None = 0.0
 
 
 @dataclass(frozen=True)

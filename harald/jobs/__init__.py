@@ -16,6 +16,8 @@ from harald.runtime import Runtime
 
 log = logging.getLogger(__name__)
 
+BRIEF = ("runs", "stop")  # keep no run that an estimate could be learnt from
+
 
 def run_job(
     name: str, runtime: Runtime, preset: str, run_name: str, seed: int, overrides: str, **flags: Any
@@ -28,19 +30,29 @@ def run_job(
     config = settings.resolve(preset, seed, overrides)
     determinism.enable(config.seed, config.deterministic)
     module = importlib.import_module(f"harald.jobs.{name}")
-    try:
-        runtime.reload()
-    except OSError as error:  # a warm container may have files open
-        log.warning("the output is seen as it was (%s)", error)
+    refresh(runtime)
+    if name in BRIEF:
+        log.info("estimate: seconds")
     with Watched(runtime, name, preset) as session:
         result = module.run(dataclasses.replace(runtime, session=session), config, run_name, **flags)
         runtime.commit()
     return {**result, **session.facts()}
 
 
+def refresh(runtime: Runtime) -> None:
+    """See what others have written."""
+    try:
+        runtime.reload()
+    except OSError as error:  # a warm container may have files open
+        log.warning("the output is seen as it was (%s)", error)
+
+
 def run_part(name: str, runtime: Runtime, item: tuple) -> tuple[float, Any]:
-    """One item of a fan-out (see Runtime.map): seconds that it took, result."""
+    """One item of a fan-out (see Runtime.map): seconds that it took, result. What a container before it has written, of
+    the same item too, is seen.
+    """
     began = time.monotonic()
+    refresh(runtime)
     result = part(name)(runtime, *item)
     return time.monotonic() - began, result
 
@@ -50,7 +62,8 @@ def concise_errors() -> Iterator[None]:
     """Inside a container: an error that the user can mend is logged as its message, without the frames of our code.
 
     Modal prints what a function raises with traceback.print_exception, which asks sys.tracebacklimit. The limit is
-    lifted again here because a warm container serves more than one call.
+    lifted again here because a warm container serves more than one call. Only SystemExit carries an exit code of its
+    own from the container to the command line.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     vars(sys).pop("tracebacklimit", None)
@@ -58,6 +71,9 @@ def concise_errors() -> Iterator[None]:
         yield
     except HaraldError as error:
         sys.tracebacklimit = 0
+        if error.exit_code != 1:
+            log.error("error: %s", error)
+            raise SystemExit(error.exit_code) from None
         raise error from None
 
 

@@ -133,4 +133,5 @@ def _say_how_to_use(root: Path, run_name: str) -> None:
     for base in BASES:
         if (root / str(base)).exists():
             volume, source = DATASETS.get(base, "DATASET_VOLUME"), f"/demo_dataset/{run_name}/dataset/{base}"
-            log.info("to use it: modal volume get harald-output %s . && modal volume put %s %s /", source, volume, base)
+            put = f"modal volume put {volume} {base}/ /"
+            log.info("to use it: modal volume get harald-output %s . && %s", source, put)

@@ -15,7 +15,9 @@ class Unhealthy(HaraldError):
 
 
 def run(runtime: Runtime, config: Config, run_name: str) -> dict:
-    """Raises Unhealthy, with everything that is missing or wrong at once, after the report is written."""
+    """Raises Unhealthy, with all that is missing or wrong at once; the report is written before, if it can be."""
+    writable = _output(runtime, config)[0] == "ok"
+    folder = runs.open_run(runtime, "doctor", run_name, config) if writable else None
     checks = []
     for name, check in CHECKS.items():
         try:
@@ -24,9 +26,9 @@ def run(runtime: Runtime, config: Config, run_name: str) -> dict:
             detail, _, advice = str(error).partition("\n  fix: ")
             state = "wrong"
         checks.append({"check": name, "state": state, "detail": detail, "advice": advice})
-    folder = runs.open_run(runtime, "doctor", run_name, config)
-    runs.write_json(folder / "doctor.json", checks)
-    runtime.commit()
+    if folder:
+        runs.write_json(folder / "doctor.json", checks)
+        runtime.commit()
     if wrong := [c for c in checks if c["state"] != "ok"]:
         lines = [f"{c['check']}: {c['detail']}\n      {c['advice']}" for c in wrong]
         raise Unhealthy(
@@ -80,9 +82,15 @@ def _datasets(runtime: Runtime, config: Config) -> tuple[str, str, str]:
     }
     if any(counts.values()):
         return "ok", ", ".join(f"dataset/{n}: {count} states" for n, count in counts.items()), ""
+    for number, path in sorted(runtime.datasets.items()):
+        if deeper := next((home.parent.name for home in sorted(path.glob("*/seed_*"))), ""):
+            volume = DATASETS.get(number, "DATASET_VOLUME")
+            mended = f"modal volume rm -r {volume} {deeper} && modal volume put {volume} {deeper}/ /"
+            advice = f"{mended}   (with a / behind the folder; locally: move what is in it up)"
+            return "wrong", f"the states lie in {path / deeper}, one folder too deep", advice
     places = ", ".join(map(str, runtime.datasets.values())) or runtime.root / "dataset"
     here = f"put the folders under {runtime.root}/dataset/1, or run demo_dataset"
-    advice = f"modal volume put {DATASETS[1]} FOLDER /   (locally: {here})"
+    advice = f"modal volume put {DATASETS[1]} FOLDER/ /   (locally: {here})"
     return "missing", f"no seed_<number> folder in {places}", advice
 
 

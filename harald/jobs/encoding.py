@@ -64,8 +64,9 @@ def encode_shards(runtime: Runtime, config: Config, shards: list[list[Task]]) ->
             latents, problems = encode_shard(runtime, config, shard)
             failed |= problems
             if latents:
-                write_shard(store, key, latents)
+                path = write_shard(store, key, latents)
                 runtime.commit()
+                log.info("shard %s written", path.name[:16])
         done += len(shard)
         log.info("this part: %d of %d pictures, %.1f pictures/s", done, total, done / (time.monotonic() - start))
     return failed

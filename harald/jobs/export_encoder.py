@@ -15,6 +15,7 @@ from harald.errors import ConfigError
 from harald.jobs.loading import find_checkpoint
 from harald.runtime import Runtime
 from harald.training.validation import SCORE
+from harald.web.consent import CONSENT
 
 TEMPLATE = """---
 {{ card_data }}
@@ -24,7 +25,7 @@ TEMPLATE = """---
 
 From 1 to n pictures of one person it predicts {{ tokens }} tokens with which `{{ base }}` draws that person,
 looking as in the pictures, in other scenes. These are the trained parts alone; the frozen rest is `{{ model }}`.
-bfloat16, {{ megabytes }} MB. Use it for pictures of people who agree to that.
+bfloat16, {{ megabytes }} MB.
 
     python -m harald predict_tokens --overrides '{"models.trained": {"repo": "<this repository>"}}' --images <pictures>
 
@@ -39,6 +40,11 @@ Step {{ step }} of run `{{ run }}`, with seed {{ seed }} on {{ device }}: a data
 {% endfor %}
 {% if scores %}Validation at that step, on persons that were set aside: {{ scores }}.
 {% endif %}
+## Consent and misuse
+
+{{ consent }}
+What it was trained on limits whom it can draw, and how well: measure that before you rely on it (`evaluate`).
+
 ## Configuration
 
 ```json
@@ -87,6 +93,7 @@ def card(source: Path, trained: Config, step: int, size: int) -> str:
             device=made.get("gpu") or made.get("machine"), states=data["states"], views=data["views"],
             shown=step * train.states_per_batch * train.targets_per_state, phases=phases(trained, step),
             scores=", ".join(f"{name} {value:.3f}" for name, value in sorted(named.items()) if name != "score"),
+            consent=CONSENT,
             settings=(source / "config.json").read_text().strip(),
         )
     )  # fmt: skip

@@ -18,8 +18,10 @@ LOST = "lost"  # it does not say that it ended, and gives no sign of life
 
 
 def run(runtime: Runtime, config: Config, run_name: str, job: str = "") -> dict:
-    """job, run_name: show only these. Newest first."""
-    folders = [path.parent for path in runtime.output.glob(f"{job or '*'}/{run_name or '*'}/{runs.CONFIG}")]
+    """job, run_name: show only these. Newest first. Raises ConfigError for what cannot be the name of one."""
+    jobs = runs.safe_name(job, "--job") if job else "*"
+    names = runs.safe_name(run_name, "--run-name") if run_name else "*"
+    folders = [path.parent for path in runtime.output.glob(f"{jobs}/{names}/{runs.CONFIG}")]
     rows = sorted((describe(runtime, folder) for folder in folders), key=lambda row: row["age"])
     log.info("%d runs under %s\n%s", len(rows), runtime.output, table(rows))
     return {"runs": rows}

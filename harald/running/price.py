@@ -1,6 +1,7 @@
 """What a job will take and cost, from what earlier runs took. What was not measured has no number."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -17,6 +18,8 @@ SIZES: dict[str, Callable[[Config, dict[str, Any]], int]] = {
     "injection_poc": lambda config, inputs: 2 * config.poc.steps,
     "verify": lambda config, inputs: inputs["steps"],
 }
+
+FAN_OUT: dict[str, Callable[[Config], int]] = {"prepare": lambda config: config.prepare.containers}
 
 
 def planned(job: str, config: Config, inputs: dict[str, Any], earlier: status.Status | None) -> int | None:
@@ -39,9 +42,22 @@ def estimate(parent: Path, preset: str, gpu: str, units: int | None, machine: Ma
         takes = [s.seconds / s.completed for s in finished]
     if takes:
         times = f"{len(takes)} finished run{'s' if len(takes) > 1 else ''} on {gpu}"
-        return f"estimate: about {duration(median(takes))}{_at(machine, median(takes))}, from {times}"
+        return f"estimate: about {duration(median(takes))}{_at(_paid(finished, machine), median(takes))}, from {times}"
     limit = f"; at most {duration(machine.timeout)}{_at(machine, machine.timeout)}" if machine.timeout else ""
     return f"estimate: not measured yet on {gpu}{limit}"
+
+
+def with_parts(job: str, config: Config, machine: Machine) -> Machine:
+    """With the price of all containers that the job may use at a time."""
+    if job not in FAN_OUT or machine.price is None or machine.part is None:
+        return machine
+    return replace(machine, price=machine.price + FAN_OUT[job](config) * machine.part)
+
+
+def _paid(finished: list[status.Status], machine: Machine) -> Machine:
+    """With what a second has really cost, of containers of different kinds."""
+    costs = [s.cost / s.seconds for s in finished if s.cost]
+    return replace(machine, price=median(costs)) if costs else machine
 
 
 def duration(seconds: float) -> str:

@@ -25,6 +25,9 @@ from harald.runtime import Runtime, Session
 
 log = logging.getLogger(__name__)
 
+TIME = "time"
+RESERVE = 600.0  # seconds before a time-out in which the last step and its checkpoint are to be over
+
 
 class Watched(Session):
     """Of one job, from its start to its end. A thread gives the signs of life, so that a long step is not silence."""
@@ -40,12 +43,14 @@ class Watched(Session):
         self.planned: int | None = None
         self._lost: RunError | None = None
         self._stop = ""  # why
+        self._heeded = False  # the job asks whether it shall stop
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
 
     # ------------------------------------------------------------ what a job uses
     @property
     def stopping(self) -> bool:
+        self._heeded = True
         return bool(self._stop)
 
     def hold(self, folder: Path, config: Config, inputs: dict[str, Any]) -> None:
@@ -63,7 +68,8 @@ class Watched(Session):
             now.done, now.total, now.unit = found.done, found.total, found.unit
         self.status.run, self.status.starts = folder.name, self.earlier.starts + 1
         self.planned = price.planned(self.job, config, inputs, found)
-        log.info(price.estimate(folder.parent, self.status.preset, self.status.gpu, self.planned, self.runtime.machine))
+        machine = price.with_parts(self.job, config, self.runtime.machine)
+        log.info(price.estimate(folder.parent, self.status.preset, self.status.gpu, self.planned, machine))
         self._write_status(folder)
         self._thread = threading.Thread(target=self._live, args=(lease, folder), name="session", daemon=True)
         self._thread.start()
@@ -133,6 +139,8 @@ class Watched(Session):
         self.status.state = "failed" if error else "done"
         if isinstance(error, KeyboardInterrupt) or (self._stop and self.status.done < self.status.total):
             self.status.state = "stopped"
+        if error:
+            self.facts()
         self.status.error = status.first_line(error) if error and self.status.state == "failed" else ""
         self.status.completed += self.status.state == "done" and self.planned != 0
         folder = self.lease.file.parent
@@ -142,14 +150,18 @@ class Watched(Session):
             self.lease.release()
         except OSError as trouble:
             log.warning("the lease of %s could not be freed (%s): it ends by itself", folder.name, trouble)
+        if error is None and self._stop == TIME and self._heeded and self.status.state == "stopped":
+            limit = price.duration(self.runtime.machine.timeout)
+            raise RunError(
+                f"the {limit} of this call are nearly over; what was done is written",
+                "nothing: a new container goes on, or else the same command does",
+            )
 
     def facts(self) -> dict[str, Any]:
-        """Of this start, for the job's result. cost: USD at list price, None where no price is known."""
-        seconds = self._worked()
-        cost = self._cost(seconds)
+        """Of this start, for the log and the job's result. cost: USD at list price, None where no price is known."""
+        seconds, cost = self._worked(), self._cost()
         paid = price.money(cost)
-        if self.lease:
-            log.info("%s took %s%s", self.job, price.duration(seconds), f", {paid} at list price" if paid else "")
+        log.info("%s took %s%s", self.job, price.duration(seconds), f", {paid} at list price" if paid else "")
         return {"seconds": round(seconds, 1), "cost": cost}
 
     # ------------------------------------------------------------ the thread
@@ -170,9 +182,17 @@ class Watched(Session):
                 return
             except OSError as error:
                 log.warning("no sign of life could be given (%s): tried again", error)
+            if not self._stop and self._is_late(now):
+                self._stop = TIME
+                log.info("the time-out comes near: what is under way is finished and written")
             if now - noted >= pace.note:
                 noted = now
                 self._write_status(folder)
+
+    def _is_late(self, now: float) -> bool:
+        """A call that is cut off loses what it did since its last checkpoint. Of short time-outs the last tenth."""
+        limit = self.runtime.machine.timeout
+        return bool(limit) and now - self.began > limit - min(RESERVE, limit / 10)
 
     def _request(self, lease: Lease) -> dict[str, Any] | None:
         """A request to stop that is meant for this owner, whichever container it is in."""
@@ -186,14 +206,16 @@ class Watched(Session):
     def _worked(self) -> float:
         return time.monotonic() - self.began + self.elsewhere
 
-    def _cost(self, seconds: float) -> float | None:
-        rate = self.runtime.machine.price
-        return None if rate is None else round(rate * seconds, 4)
+    def _cost(self) -> float | None:
+        machine, here = self.runtime.machine, time.monotonic() - self.began
+        if machine.price is None or (self.elsewhere and machine.part is None):
+            return None
+        return round(machine.price * here + (machine.part or 0.0) * self.elsewhere, 4)
 
     def _count(self) -> None:
         """Sums go on over all starts of the run, whatever an earlier one ended with."""
         seconds, now = self._worked(), self.status
-        cost, before = self._cost(seconds), self.earlier.cost
+        cost, before = self._cost(), self.earlier.cost
         now.seconds = round(self.earlier.seconds + seconds, 1)
         now.cost = None if cost is None or before is None else round(before + cost, 4)
         worked = (self.planned or 0) if now.state == "done" else 0

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qs, urlsplit
 
-from fastapi.responses import JSONResponse, RedirectResponse, Response
+from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -24,6 +24,10 @@ POLICY = (
     "img-src 'self' data: blob:; font-src 'self' data:; object-src 'none'; base-uri 'self'; form-action 'self'; "
     "frame-ancestors 'none'"
 )
+STRANGER = """<!doctype html><html lang="en"><meta charset="utf-8"><title>harald</title>
+<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="color-scheme" content="light dark">
+<body style="font: 1rem/1.5 system-ui, sans-serif; max-width: 30rem; margin: 15vh auto; padding: 0 1.5rem">
+<h1>harald</h1><p>{text}</p></body></html>"""
 HEADERS = {
     "Content-Security-Policy": POLICY,
     "X-Content-Type-Options": "nosniff",
@@ -88,7 +92,9 @@ class Gate:
         """The address with the right token gives the cookie and leads to the address without it."""
         given = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
         if scope["path"] != "/" or not secrets.compare_digest(given.encode(), self.token.encode()):
-            return refuse(401, "Open the address with its token, as it was printed when the page was started.")
+            text = "Open the address with its token, as it was printed when the page was started."
+            wants_page = "text/html" in Headers(scope=scope).get("accept", "")
+            return HTMLResponse(STRANGER.format(text=text), 401) if wants_page else refuse(401, text)
         answer = RedirectResponse("/", 303)
         answer.set_cookie(COOKIE, self.visit, httponly=True, samesite="lax", secure=scope["scheme"] == "https")
         return answer

@@ -136,7 +136,9 @@ def read_order(fields: dict[str, str], limits: Serve) -> Order:
         return Order.model_validate({**fields, **keep})
     except ValidationError as error:
         first = error.errors()[0]
-        raise Refused(422, f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+        field, said = ".".join(map(str, first["loc"])), first["msg"]
+        said = "say what is to be drawn" if field == "prompt" else said
+        raise Refused(422, f"{field}: {said}") from error
 
 
 def described(person: PersonTokens) -> dict[str, Any]:

@@ -5,6 +5,7 @@ import os
 
 from fastapi import FastAPI
 
+from harald.web.consent import CONSENT
 from harald.web.studio import Studio
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "0"  # read when Gradio is imported
@@ -21,12 +22,7 @@ NOTES = {
     "mini": "Small models for synthetic persons of 128 pixels. Photographs of real people mean nothing to them.",
     "full": "The published models.",
 }
-CONSENT = """
-- Use pictures of yourself, or of people who agreed to this use of them. Do not use pictures of children.
-- Do not make pictures that deceive, degrade, undress or harass anyone. Do not pass a drawn picture off as a photograph.
-- A person file describes a person's looks, as a photograph does. Treat it like one.
-- The server keeps pictures and person files in memory until a request is answered, and nowhere else.
-"""
+KEPT = "- The server keeps pictures and person files in memory until a request is answered, and nowhere else."
 FILES = "image/png,image/jpeg,image/webp"
 
 
@@ -60,9 +56,7 @@ def build(studio: Studio) -> gr.Blocks:
         gr.HTML(header(studio), elem_id="top", apply_default_css=False)
         with gr.Row(elem_id="desk", equal_height=False):
             with gr.Column(scale=5, min_width=320):
-                gr.HTML(
-                    person_card(studio), elem_id="person", js_on_load="harald.start(element)", apply_default_css=False
-                )
+                gr.HTML(person_card(studio), elem_id="person", apply_default_css=False)
                 with gr.Group(visible=False, elem_id="looks") as looks:
                     keep = gr.CheckboxGroup(groups, value=groups, label="What the picture takes from the person")
                     strength = gr.Slider(
@@ -83,7 +77,7 @@ def build(studio: Studio) -> gr.Blocks:
             with gr.Column(scale=7, min_width=320):
                 gr.HTML(RESULT, elem_id="result", apply_default_css=False)
         with gr.Accordion("Consent and misuse", open=True, elem_id="consent-note"):
-            gr.Markdown(CONSENT)
+            gr.Markdown(CONSENT + KEPT)
         show = gr.Button(visible="hidden", elem_id="show-looks")
         hide = gr.Button(visible="hidden", elem_id="hide-looks")
         show.click(None, None, [looks, keep], js="() => harald.looks()")
@@ -108,7 +102,7 @@ def header(studio: Studio) -> str:
 
 
 def person_card(studio: Studio) -> str:
-    """Two ways to a person: pictures, or a file. page.js brings them to life."""
+    """Two ways to a person: pictures, or a file. Inert until page.js brings them to life."""
     limits, can_read = studio.config.serve, studio.encoder is not None
     pictures = (
         f"""
@@ -122,7 +116,7 @@ def person_card(studio: Studio) -> str:
         else ""
     )
     return f"""
-<section class="card" data-most="{limits.pictures}" data-bytes="{limits.picture_bytes}">
+<section class="card" inert data-most="{limits.pictures}" data-bytes="{limits.picture_bytes}">
 <h2>Person</h2>
 <div id="choose">{pictures}
 <label class="file"><input type="file" id="person-file" accept=".safetensors">
@@ -135,5 +129,5 @@ def person_card(studio: Studio) -> str:
 
 
 RESULT = """
-<section class="card"><div id="pictures-drawn" class="pair"><p class="empty">The picture appears here.</p></div>
-<div class="state" id="draw-state" role="status" aria-live="polite"></div></section>"""
+<section class="card"><div class="state" id="draw-state" role="status" aria-live="polite"></div>
+<div id="pictures-drawn" class="pair"><p class="empty">The picture appears here.</p></div></section>"""

@@ -76,7 +76,8 @@ async def run(flags: argparse.Namespace) -> int:
     code = await process.wait()
     for container in service.running():
         kill(container, signal.SIGKILL)
-    service.zygote.process.kill()
+    if "zygote" in vars(service):
+        service.zygote.process.kill()
     service.dump()
     if rpc.unimplemented:
         print(f"[stand-in] not implemented: {dict(rpc.unimplemented)}", file=sys.stderr)

@@ -31,6 +31,7 @@ class Service(Workers):
 
     async def AppCreate(self, request):
         app_id = self.new_id("ap")
+        assert self.zygote  # imports while the command line uploads
         self.apps[app_id] = App(detached=request.app_state == api_pb2.APP_STATE_DETACHED)
         return api_pb2.AppCreateResponse(app_id=app_id, app_page_url=f"http://standin.invalid/{app_id}")
 
@@ -101,8 +102,11 @@ class Service(Workers):
             if request.object_creation_type == LOOK_UP and not folder.exists():
                 raise GRPCError(Status.NOT_FOUND, f"Volume '{name}' not found in environment 'main'")
             folder.mkdir(exist_ok=True)
+            note = self.folder / f"{name}.version"  # outlives this process, as the volume does
+            version = request.version or (int(note.read_text()) if note.exists() else 1)
+            note.write_text(str(version))
             found = self.new_id("vo")
-            self.volumes[found] = Volume(name, request.version or 1, folder)
+            self.volumes[found] = Volume(name, version, folder)
         version = self.volumes[found].version
         metadata = api_pb2.VolumeMetadata(version=version, name=name)
         return api_pb2.VolumeGetOrCreateResponse(volume_id=found, version=version, metadata=metadata)
@@ -122,6 +126,40 @@ class Service(Workers):
         self.blobs[blob_id] = data
         urls = [f"{self.blob_url}/{blob_id}"] if data else []
         return api_pb2.VolumeGetFile2Response(get_urls=urls, size=len(data), start=0, len=len(data))
+
+    async def VolumePutFiles2(self, request):
+        """Files are put together from blocks, which are asked for by their hash until all are there."""
+        folder, missing = self.volumes[request.volume_id].folder, []
+        for number, file in enumerate(request.files):
+            if request.disallow_overwrite_existing_files and (folder / file.path.lstrip("/")).exists():
+                raise GRPCError(Status.ALREADY_EXISTS, f"{file.path}: already exists")
+            for index, block in enumerate(file.blocks):
+                if (name := block.contents_sha256.hex()) not in self.blobs:
+                    url = f"{self.blob_url}/{name}"
+                    missing.append(
+                        api_pb2.VolumePutFiles2Response.MissingBlock(file_index=number, block_index=index, put_url=url)
+                    )
+        for file in [] if missing else request.files:
+            path = folder / file.path.lstrip("/")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"".join(self.blobs[block.contents_sha256.hex()] for block in file.blocks)[: file.size])
+        return api_pb2.VolumePutFiles2Response(missing_blocks=missing)
+
+    async def VolumeListFiles2(self, request) -> AsyncIterator[api_pb2.VolumeListFiles2Response]:
+        folder = self.volumes[request.volume_id].folder
+        place = folder / request.path.strip("/")
+        if not place.exists():
+            raise GRPCError(Status.NOT_FOUND, f"No such file or directory: {request.path}")
+        found = [place] if place.is_file() else sorted(place.rglob("*") if request.recursive else place.iterdir())
+        kinds = {True: api_pb2.FileEntry.DIRECTORY, False: api_pb2.FileEntry.FILE}
+        yield api_pb2.VolumeListFiles2Response(
+            entries=[
+                api_pb2.FileEntry(
+                    path=path.relative_to(folder).as_posix(), type=kinds[path.is_dir()], size=path.stat().st_size
+                )
+                for path in found
+            ]
+        )
 
     # ------------------------------------------------------------ uploaded files, images
     async def MountBatchedCheckExistence(self, request):
@@ -151,8 +189,12 @@ class Service(Workers):
         return api_pb2.BlobGetResponse(download_url=f"{self.blob_url}/{request.blob_id}")
 
     async def ImageGetOrCreate(self, request):
-        """Nothing is built; the lines are kept."""
-        image_id = "im-" + hashlib.sha256(request.image.SerializeToString(deterministic=True)).hexdigest()[:16]
+        """Nothing is built; the lines are kept. Another id: another definition, or other files that it copies."""
+        definition = api_pb2.Image.FromString(request.image.SerializeToString())
+        context = sorted(self.mounts.get(definition.context_mount_id, []))
+        definition.context_mount_id = ""
+        content = definition.SerializeToString(deterministic=True) + json.dumps(context).encode()
+        image_id = "im-" + hashlib.sha256(content).hexdigest()[:16]
         base = [line for image in request.image.base_images for line in self.images.get(image.image_id, [])]
         own = [line for line in request.image.dockerfile_commands if not (base and line.startswith("FROM base"))]
         self.images[image_id] = base + own

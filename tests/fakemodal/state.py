@@ -4,6 +4,7 @@ import asyncio
 import base64
 import collections
 import contextlib
+import functools
 import json
 import random
 import shutil
@@ -107,7 +108,6 @@ class State:
         self.folder, self.container_env, self.preempt = folder, container_env, preempt
         self.disturb = disturb or {}
         self.draw = random.Random(seed)
-        self.zygote = Zygote(container_env)
         (folder / "calls").mkdir(parents=True, exist_ok=True)
         (folder / "volumes").mkdir(parents=True, exist_ok=True)
         (folder / "files").mkdir(exist_ok=True)  # uploaded files by their hash
@@ -134,6 +134,11 @@ class State:
         self.background: set[asyncio.Task] = set()
         for name, variables in secrets.items():
             self.secrets[self.new_id("st")] = (name, variables)
+
+    @functools.cached_property
+    def zygote(self) -> Zygote:
+        """Started with the first app: commands about volumes need none."""
+        return Zygote(self.container_env)
 
     def new_id(self, prefix: str) -> str:
         self.ids[prefix] += 1
@@ -187,6 +192,7 @@ class State:
             },
             "files": sorted(path for id in function.mount_ids for path, _ in self.mounts[id]),
             "image": self.images.get(function.image_id, []),
+            "image_id": function.image_id,
         }
 
 

@@ -13,6 +13,7 @@ from harald.config import ModelRef, Phase
 from harald.errors import ConfigError
 from harald.injection.person_file import load_person
 from harald.jobs import export_encoder, predict_tokens, train
+from harald.web.consent import CONSENT
 from tests.states import write_dataset
 
 
@@ -64,6 +65,7 @@ def test_card_says_what_was_trained_how_long_and_on_what(repository):
     assert card.data.base_model == ["harald/tiny-qwen3-vl", "harald/tiny-qwen-image"]
     lines = [line for line in card.text.splitlines() if line.startswith(("| first", "| second"))]
     assert lines == ["| first | 2 | 0.001 | 1.0 | 0.0 | 0.0 |", "| second | 1 | 1e-05 | 1.0 | 0.0 | 0.0 |"]
+    assert all(line in card.text for line in CONSENT.splitlines()) and "Consent and misuse" in card.text
     assert "4 states" in card.text and "Step 3 of run `first`" in card.text
 
 

@@ -1,6 +1,7 @@
 """The real `modal run -m harald.modal_runner::<job>` against the stand-in (tests/fakemodal)."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -48,15 +49,26 @@ class Cloud:
         preempt: a file of the output volume, or a glob; when it appears, the first container of the job is interrupted.
         "part:" before it means the first container of a fan-out.
         """
+        function, _, file = preempt.rpartition(":")
+        disturbed = ("--preempt", f"{function or job}:harald-output/{file}") if preempt else ()
+        return self.modal("run", "-m", f"harald.modal_runner::{job}", *flags, secrets=secrets, service=disturbed)
+
+    def modal(
+        self,
+        *words: str,
+        secrets: tuple[str, ...] = (SECRET,),
+        service: tuple[str, ...] = (),
+        cwd: Path = REPOSITORY,
+    ) -> Run:
+        """One command of the real `modal` program. service: flags of the stand-in."""
         report = self.state / "app.json"
         report.unlink(missing_ok=True)
-        command = [sys.executable, "-m", "tests.fakemodal", "--state", str(self.state)]
+        command = [sys.executable, "-m", "tests.fakemodal", "--state", str(self.state), *service]
         command += [part for secret in secrets for part in ("--secret", secret)]
         command += ["--container-env", "OMP_NUM_THREADS=1", "--container-env", "HF_HUB_OFFLINE=1"]
-        function, _, file = preempt.rpartition(":")
-        command += ["--preempt", f"{function or job}:harald-output/{file}"] if preempt else []
-        command += ["--", sys.executable, "-m", "modal", "run", "-m", f"harald.modal_runner::{job}", *flags]
-        done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=240)
+        command += ["--", sys.executable, "-m", "modal", *words]
+        environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+        done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=240)
         app = json.loads(report.read_text()) if report.exists() else {}
         return Run(done.returncode, done.stdout + done.stderr, app)
 

@@ -139,6 +139,15 @@ def test_verify_finds_the_same_bytes(chain):
     assert read(chain.output / "verify/chain/verify.json")["differences"] == []
 
 
-def test_tests_run_in_the_container(chain):
+def test_tests_run_in_the_container_and_leave_a_report(chain):
     good(chain.run("tests", *RUN, "--select", "test_wrong_type_names_the_field"))
-    assert 'failures="0"' in (chain.output / "tests/chain/junit.xml").read_text()
+    folder = chain.output / "tests/chain"
+    assert 'failures="0"' in (folder / "junit.xml").read_text()
+    assert "All tests that ran passed." in (folder / "report.html").read_text()
+
+
+def test_command_line_ends_with_the_exit_code_of_pytest_in_the_container(chain):
+    """5: no test was selected."""
+    run = chain.run("tests", "--preset", "tiny", "--run-name", "none", "--select", "nothing_is_called_so")
+    assert run.code == 5 and "pytest ended with exit code 5" in run.output, run.output
+    assert "exit code 5" in (chain.output / "tests/none/report.html").read_text()

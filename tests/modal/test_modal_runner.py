@@ -1,6 +1,7 @@
 """What the app asks Modal for, and how errors reach the user."""
 
 import contextlib
+import shutil
 import sys
 import traceback
 from collections.abc import Iterator
@@ -11,10 +12,12 @@ from harald.config import DATASETS, HF_CACHE, HOUR, MNT_DATASET, MNT_OUTPUT, PYT
 from harald.errors import ConfigError
 from harald.jobs import concise_errors
 from harald.modal_runner import HERE_ONLY, JOBS
-from tests.modal.conftest import Cloud, Run
+from harald.runs import sha256
+from tests.modal.conftest import REPOSITORY, Cloud, Run
 
 pytestmark = pytest.mark.modal
 
+MISTYPED = ("--preset", "tiny", "--overrides", '{"train.stepz": 3}')
 WITHOUT_GPU = {
     "demo_dataset",
     "doctor",
@@ -30,7 +33,7 @@ WITHOUT_GPU = {
 @pytest.fixture(scope="module")
 def refused(cloud: Cloud) -> Run:
     """A job with a mistyped override: it reaches a container, and ends there."""
-    return cloud.run("check_dataset", "--preset", "tiny", "--overrides", '{"train.stepz": 3}')
+    return cloud.run("check_dataset", *MISTYPED)
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +61,7 @@ def test_train_may_run_for_a_day_and_is_retried_in_a_fresh_container(asked):
 
 
 def test_what_cannot_resume_is_not_retried(asked):
-    assert {name for name, function in asked.items() if function["retries"]} == {"train", "pretrain_mini"}
+    assert {name for name, function in asked.items() if function["retries"]} == {"train", "pretrain_mini", "part"}
 
 
 def test_no_job_is_left_with_modals_short_default_timeout(asked):
@@ -90,6 +93,23 @@ def test_image_pins_python_and_takes_only_packages_whose_hash_is_known(asked):
     (install,) = (line for line in asked["train"]["image"] if "/.uv/uv pip install" in line)
     assert install.endswith("--require-hashes --requirements /.uv/0/image.lock")
     assert "ENV CUBLAS_WORKSPACE_CONFIG=:4096:8" in lines
+
+
+@pytest.mark.slow
+def test_change_of_code_builds_no_image_and_a_change_of_the_lock_does(cloud, asked, tmp_path):
+    def images(changed: str, text: str) -> dict[str, str]:
+        file = tmp_path / changed
+        file.write_text(file.read_text() + text)
+        run = cloud.modal("run", "-m", "harald.modal_runner::check_dataset", *MISTYPED, cwd=tmp_path)
+        assert "did you mean 'steps'?" in run.output, run.output
+        return {name: function["image_id"] for name, function in run.app["functions"].items() if name != "tests"}
+
+    heavy = shutil.ignore_patterns("*.safetensors", "__pycache__")
+    shutil.copytree(REPOSITORY / "harald", tmp_path / "harald", ignore=heavy)
+    before = {name: function["image_id"] for name, function in asked.items() if name != "tests"}
+    assert images("harald/jobs/train.py", "CHANGED = True\n") == before
+    assert (cloud.state / "files" / sha256(tmp_path / "harald/jobs/train.py")).exists()  # it did travel
+    assert not set(images("harald/image.lock", "# changed\n").values()) & set(before.values())
 
 
 def test_mistyped_override_ends_in_advice_without_frames(refused):

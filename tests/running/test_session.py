@@ -9,11 +9,11 @@ import time
 import pytest
 
 from harald import config, jobs, runs
-from harald.errors import DatasetError, RunError
+from harald.errors import ConfigError, DatasetError, RunError
 from harald.jobs import run_job
 from harald.jobs import stop as stop_job
 from harald.jobs.runs import describe, table
-from harald.running import status
+from harald.running import price, status
 from harald.running.lease import Lease
 from harald.running.price import duration, estimate
 from harald.running.session import Watched
@@ -49,8 +49,10 @@ def test_run_is_held_while_the_job_works_and_free_afterwards(quick):
 
 
 def test_job_that_lost_its_run_stops_and_leaves_the_status_to_the_new_owner(quick):
-    with pytest.raises(RunError, match="fc-2 has taken it over"), Watched(quick, "train", "tiny") as session:
-        folder = open_run(quick, session)
+    """Without a sign of life meanwhile: one that is just being written would win over the newcomer, who then stops."""
+    silent = dataclasses.replace(quick, pace=Pace(poll=0.02, beat=60.0))
+    with pytest.raises(RunError, match="fc-2 has taken it over"), Watched(silent, "train", "tiny") as session:
+        folder = open_run(silent, session)
         note = json.loads((folder / runs.LEASE).read_text())
         runs.write_json(
             folder / runs.LEASE, {**note, "nonce": "other", "owner": {**note["owner"], "key": "fc-2", "host": ""}}
@@ -90,7 +92,7 @@ def test_failure_is_told_without_pictures_paths_and_secrets(quick, monkeypatch):
 
 
 def test_seconds_and_cost_sum_up_over_the_starts_of_a_run(quick):
-    paid = dataclasses.replace(quick, machine=Machine("H200", 3600.0, price=2.0))
+    paid = dataclasses.replace(quick, machine=Machine("H200", 3600.0, price=2.0, part=2.0))
     for start, done in ((1, 4), (2, 10)):
         with Watched(paid, "train", "tiny") as session:
             folder = open_run(paid, session)
@@ -101,6 +103,35 @@ def test_seconds_and_cost_sum_up_over_the_starts_of_a_run(quick):
     found = status.read(folder)
     assert (found.starts, found.units, found.done, found.gpu) == (2, 10, 10, "H200")
     assert found.seconds == pytest.approx(200, abs=3) and found.cost == pytest.approx(400, abs=6)
+
+
+def test_job_that_fails_says_what_it_took_and_cost(quick, caplog):
+    paid = dataclasses.replace(quick, machine=Machine("H200", 3600.0, price=2.0, part=2.0))
+    with caplog.at_level("INFO"), pytest.raises(DatasetError), Watched(paid, "train", "tiny") as session:
+        open_run(paid, session)
+        session.add_seconds(100.0)
+        raise DatasetError("a picture is gone")
+    assert "train took 100 s, $200" in caplog.text
+
+
+def test_time_out_that_comes_near_ends_the_call_for_another_one(quick):
+    """What listens is stopped in time and fails, so that Modal tries again; what does not listen is left alone."""
+    short = dataclasses.replace(quick, call="fc-1", machine=Machine("H200", timeout=1.0, price=2.0))
+    with pytest.raises(RunError, match="1 s of this call are nearly over"), Watched(short, "train", "tiny") as session:
+        folder = open_run(short, session)
+        assert not session.stopping
+        wait_until(lambda: session.stopping)
+        session.progress(3, 10, "step")
+    assert status.read(folder).state == "stopped" and not (folder / runs.LEASE).exists()
+    with Watched(short, "train", "tiny") as session:  # the next call: it ends before its time is over
+        open_run(short, session)
+        assert not session.stopping
+        session.progress(10, 10, "step")
+    assert status.read(folder).state == "done"
+    with Watched(short, "generate", "tiny") as session:
+        runs.open_run(dataclasses.replace(short, session=session), "generate", "b", config.tiny(), count=1)
+        time.sleep(1.2)
+        session.progress(1, 2, "picture")
 
 
 def test_estimate_scales_what_finished_runs_of_the_same_kind_took(tmp_path):
@@ -148,6 +179,13 @@ def test_best_score_is_kept_over_starts(quick):
     assert (status.read(folder).score_name, status.read(folder).score) == ("psnr", 5.0)
 
 
+def test_job_without_a_run_says_what_it_takes_and_cost(quick, caplog):
+    paid = dataclasses.replace(quick, machine=Machine("", 3600.0, price=0.5))
+    with caplog.at_level("INFO"):
+        run_job("runs", paid, "tiny", "", 0, "{}", job="")
+    assert "estimate: seconds" in caplog.text and "runs took 0 s, $" in caplog.text
+
+
 def test_runs_lists_every_run_and_tells_a_lost_one(quick):
     with Watched(quick, "train", "tiny") as session:
         open_run(quick, session, "ended")
@@ -168,6 +206,9 @@ def test_runs_lists_every_run_and_tells_a_lost_one(quick):
     states = {row["run"]: row["state"] for row in result["runs"]}
     assert states == {"ended": "done", "alive": "running", "dead": "lost", "old": None}
     assert [row["run"] for row in run_job("runs", quick, "tiny", "dead", 0, "{}", job="train")["runs"]] == ["dead"]
+    for names in (("../../x", ""), ("", "/etc"), ("", "..")):
+        with pytest.raises(ConfigError, match="use letters, digits"):
+            run_job("runs", quick, "tiny", names[0], 0, "{}", job=names[1])
     lines = table(result["runs"]).splitlines()
     assert {line.index("train") for line in lines[1:] if "train" in line} == {0}
     (dead_line,) = (line for line in lines if " dead " in line)
@@ -193,6 +234,26 @@ def test_seconds_of_other_containers_are_added(quick, monkeypatch):
         held = dataclasses.replace(remote, session=session)
         assert list(held.map(test_seconds_of_other_containers_are_added, [(1,), (2,)])) == [2, 4]
         assert session.elsewhere > 0
+
+
+def test_cost_of_a_fan_out_is_that_of_the_machines_it_uses(quick):
+    paid = dataclasses.replace(quick, machine=Machine("", 3600.0, price=0.001, part=2.0))
+    with Watched(paid, "prepare", "tiny") as session:
+        folder = open_run(paid, session, job="prepare")
+        session.add_seconds(100.0)
+    assert session.facts()["cost"] == pytest.approx(200, abs=0.1)
+    eight = price.with_parts("prepare", config.full(), paid.machine)
+    assert estimate(folder / "none", "full", "", None, eight).endswith("at most 60 min = $57603.60 at list price")
+    assert "about 100 s = $200" in estimate(folder.parent, "tiny", status.read(folder).gpu, None, eight)
+    assert price.with_parts("train", config.full(), paid.machine) == paid.machine
+
+
+def test_part_sees_what_a_container_before_it_has_written(quick, monkeypatch):
+    """A try after a lost container may come to a warm one, whose view of the volume is old."""
+    seen = []
+    monkeypatch.setattr(jobs, "part", lambda name: lambda runtime: seen.append("worked"))
+    jobs.run_part("encode_shards", dataclasses.replace(quick, reload=lambda: seen.append("reloaded")), ())
+    assert seen == ["reloaded", "worked"]
 
 
 def test_interrupt_inside_a_step_waits_for_its_end_and_the_second_one_does_not(quick):

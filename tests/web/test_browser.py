@@ -11,6 +11,7 @@ from harald.injection.person_file import from_bytes
 from tests.web.server import TOKEN, picture, running, studio
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+ALIVE = "#person .card:not([inert])"
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="neither chromium nor google-chrome is installed")
 
 
@@ -46,7 +47,7 @@ def page(telephone, address):
     page.on("request", lambda request: asked.add(request.url))
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.goto(f"{address}/?token={TOKEN}")
-    page.wait_for_selector("#pictures", state="attached")
+    page.wait_for_selector(ALIVE)
     yield page
     assert not errors
     assert all(url.startswith((address, "data:", "blob:")) for url in asked)
@@ -89,6 +90,7 @@ def test_from_pictures_to_a_saved_picture_at_the_width_of_a_telephone(page):
     assert "A person, from 2 pictures." in page.inner_text("#who")
     with_person, without = draw(page)
     assert with_person != without
+    assert not page.locator("#pictures-drawn.old").count()  # dimmed while others are drawn
     assert Image.open(io.BytesIO(with_person)).size == (64, 64)
     assert page.evaluate("document.documentElement.scrollWidth") == 390
     assert "pictures are noise" in page.inner_text("#top") and "agreed" in page.inner_text("#consent-note")
@@ -117,6 +119,7 @@ def test_errors_are_said_where_they_belong(page):
     page.click("#read")
     page.wait_for_selector("#person-state.error")
     assert page.inner_text("#person-state") == "Picture 1 is not a PNG, JPEG or WebP."
+    assert page.locator("#thumbs .unseen").count() == 1
     page.set_input_files("#pictures", uploads(*[picture()] * 3))
     assert "At most 3 pictures" in page.inner_text("#person-state")
     page.set_input_files("#person-file", {"name": "p", "mimeType": "", "buffer": b"no person"})
@@ -124,11 +127,12 @@ def test_errors_are_said_where_they_belong(page):
     page.locator("#prompt textarea").fill("   ")
     page.click("#draw")
     page.wait_for_selector("#draw-state.error")
-    assert "prompt" in page.inner_text("#draw-state")
+    assert page.inner_text("#draw-state") == "prompt: say what is to be drawn"
+    assert page.evaluate("document.querySelector('#draw-state').getBoundingClientRect().bottom <= innerHeight")
 
 
 def test_address_without_the_token_shows_nothing(chromium, address):
     context = chromium.new_context()
     answer = context.new_page().goto(address)
-    assert answer.status == 401 and "token" in answer.text()
+    assert answer.status == 401 and "with its token" in context.pages[0].inner_text("body")
     context.close()

@@ -1,7 +1,6 @@
 """One at a time, in order, with an end to the line; and whoever leaves frees their place."""
 
 import asyncio
-import base64
 import json
 import threading
 import time
@@ -11,6 +10,7 @@ import pytest
 
 from harald.web.answers import Refused
 from harald.web.desk import Desk, Left, Place
+from tests.web import users
 from tests.web.server import AUTH, form, running, studio
 
 
@@ -115,23 +115,20 @@ def test_closed_page_frees_its_place_while_it_is_being_served():
             pytest.fail("the places were not given back")
 
 
-def test_fifty_at_once_are_each_served_or_told_to_come_again():
-    async def visit(client: httpx.AsyncClient, seed: int) -> tuple[int, str]:
-        answer = await client.post("/api/draw", files=form(prompt="a park", seed=str(seed)))
-        return answer.status_code, answer.text
+def test_of_fifty_at_once_each_is_served_or_told_to_come_again():
+    seen, places = users.measure(50, seed=1, places=12)
+    assert not seen.problems and seen.crashed == 0
+    assert seen.answered + seen.busy == 50 and seen.answered >= places == 12
+    assert seen.waited == seen.told > 0 and 1 < seen.longest <= 12
 
-    async def crowd(address: str) -> list[tuple[int, str]]:
-        limits = httpx.Limits(max_connections=60)
-        async with httpx.AsyncClient(base_url=address, headers=AUTH, timeout=60, limits=limits) as client:
-            return await asyncio.gather(*(visit(client, seed) for seed in range(50)))
 
-    with running(studio(places=12)) as address:
-        answers = asyncio.run(crowd(address))
-        again = httpx.post(f"{address}/api/draw", headers=AUTH, files=form(prompt="a park"), timeout=60)
-    served = [text for status, text in answers if status == 200]
-    busy = [json.loads(text)["error"] for status, text in answers if status == 503]
-    assert len(served) + len(busy) == 50 and len(served) >= 12
-    assert all("Busy" in text and "Try again" in text for text in busy)
-    pictures = [base64.b64decode(json.loads(text.splitlines()[-1])["pictures"][0]) for text in served]
-    assert len(set(pictures)) == len(pictures)  # everybody got their own seed's
-    assert again.status_code == 200
+def test_crash_among_the_visitors_is_counted():
+    seen = users.Crowd()
+    seen.note(0, 500, '{"error": "Something went wrong"}')
+    seen.note(
+        1, 200, '{"waiting": 1}\n{"error": "Something went wrong"}'.replace('"waiting": 1', '"waiting": 1, "of": 1')
+    )
+    seen.note(2, 503, "")
+    seen.note(3, 503, '{"error": "Busy: 12 visitors. Try again in a moment."}')
+    made = users.rows(seen, users=4, places=1)
+    assert (seen.crashed, seen.busy, seen.waited - seen.told) == (3, 1, 1) and not any(row["met"] for row in made)

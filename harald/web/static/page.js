@@ -6,13 +6,12 @@ const harald = {
   chosen: [], // pictures that wait to be read
   running: null, // AbortController of the request under way
 
-  start(element) {
-    const get = (id) => element.querySelector("#" + id);
-    const card = element.querySelector(".card");
+  start(card) {
+    const get = (id) => card.querySelector("#" + id);
     this.most = Number(card.dataset.most);
     this.bytes = Number(card.dataset.bytes);
     if (get("pictures")) {
-      const drop = element.querySelector(".drop");
+      const drop = card.querySelector(".drop");
       get("pictures").onchange = (event) => {
         this.choose([...event.target.files]);
         event.target.value = "";
@@ -27,7 +26,7 @@ const harald = {
       drop.onkeydown = (event) => ["Enter", " "].includes(event.key) && get("pictures").click();
       get("consent").onchange = () => this.ready();
       get("read").onclick = () => this.read();
-      this.choose([...get("pictures").files]); // of a visitor who was faster than this script
+      this.thumbs();
     }
     get("person-file").onchange = (event) => {
       const [file] = event.target.files;
@@ -35,6 +34,8 @@ const harald = {
       if (file) this.inspect(file);
     };
     get("forget").onclick = () => this.forget();
+    card.inert = false;
+    if (this.person) this.use(this.person.blob, this.person);
   },
 
   choose(files) {
@@ -56,6 +57,7 @@ const harald = {
         const image = document.createElement("img");
         image.src = URL.createObjectURL(file);
         image.alt = `Picture ${index + 1}`;
+        image.onerror = () => button.classList.add("unseen"); // the server says what is wrong with it
         button.append(image);
         button.title = "Remove";
         button.setAttribute("aria-label", `Remove picture ${index + 1}`);
@@ -163,6 +165,7 @@ const harald = {
     if (this.running) return null;
     this.running = new AbortController();
     this.ready();
+    document.getElementById("pictures-drawn").classList.toggle("old", where === "draw-state");
     this.say(where, "Sending ...");
     try {
       const response = await fetch(url, { method: "POST", body: form, signal: this.running.signal });
@@ -176,6 +179,7 @@ const harald = {
     } finally {
       this.running = null;
       this.ready();
+      document.getElementById("pictures-drawn").classList.remove("old");
     }
   },
 
@@ -204,10 +208,22 @@ const harald = {
   },
 
   bar(where, share) {
-    this.say(where, "");
-    const bar = document.createElement("progress");
+    let bar = document.getElementById(where).querySelector("progress");
+    if (!bar) {
+      this.say(where, "");
+      bar = document.createElement("progress");
+      bar.setAttribute("aria-label", "progress");
+      document.getElementById(where).replaceChildren(bar);
+    }
     if (share) bar.value = share;
-    bar.setAttribute("aria-label", "progress");
-    document.getElementById(where).replaceChildren(bar);
   },
 };
+
+// Gradio draws the card before or after this script is there, and may draw it anew: every card is brought to life, with
+// what was chosen so far.
+const bringToLife = () => {
+  const card = document.querySelector("#person .card[inert]");
+  if (card) harald.start(card);
+};
+new MutationObserver(bringToLife).observe(document, { childList: true, subtree: true });
+bringToLife();
