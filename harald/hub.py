@@ -232,15 +232,29 @@ def record(cache: Path, repo: str, asked: str, commit: str) -> None:
         write_json(file, known)
 
 
+def commit_of(folder: Path) -> str:
+    """That which `install` gives."""
+    return _commit(_hashes(folder))
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    """Name of each file -> SHA-256 of its content."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def _commit(hashes: dict[str, str]) -> str:
+    return hashlib.sha1(json.dumps(hashes, sort_keys=True).encode()).hexdigest()
+
+
 def install(cache: Path, repo: str, folder: Path) -> str:
     """Put a folder made by us into the cache as a repository, in the real layout. Returns its commit.
 
     The commit is a hash of names and contents: the same files give the same commit. The snapshot appears by one rename,
     and several processes may install the same at once.
     """
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    hashes = {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
-    commit = hashlib.sha1(json.dumps(hashes, sort_keys=True).encode()).hexdigest()
+    hashes = _hashes(folder)
+    commit = _commit(hashes)
     place = home(cache, repo)
     temporary = place / f".{uuid.uuid4().hex}.tmp"
     (place / "blobs").mkdir(parents=True, exist_ok=True)

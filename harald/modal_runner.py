@@ -349,7 +349,7 @@ def benchmark(
     weights: Literal["random", "cache"] = "random",
     into: str = "",
 ) -> dict:
-    """Measure training and drawing on this GPU against what one would use instead. --only: some of train,draw."""
+    """Measure training and drawing on this GPU against what one would use instead. --only: parts, with commas."""
     return run("benchmark", preset=preset, run_name=run_name, seed=seed, overrides=overrides, only=only,
                rounds=rounds, weights=weights, into=into)  # fmt: skip
 

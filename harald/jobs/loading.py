@@ -26,10 +26,12 @@ CALIBRATION_PROMPTS = (
 
 
 def ensure(cache: Path, ref: ModelRef) -> None:
-    """Write a model of our own recipe into the cache if it is not there."""
-    if ref.recipe and not hub.is_cached(cache, ref):
-        from harald.proving_ground import mini_models
+    """Write a model of our own recipe into the cache if it is not there, or not as this package has it."""
+    if not ref.recipe:
+        return
+    from harald.proving_ground import mini_models
 
+    if not mini_models.is_current(cache, ref):
         commit = mini_models.write(cache, ref)
         log.info("wrote %s (%s) into %s", ref.repo, commit[:12], cache)
 

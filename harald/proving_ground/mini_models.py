@@ -132,7 +132,7 @@ def write(cache: Path, ref: ModelRef) -> str:
     Raises ModelError if the package holds no finished weights of it.
     """
     if ref.recipe.startswith("mini_"):
-        folder = SHIPPED / ref.recipe.replace("_", "-")
+        folder = _shipped(ref)
         if not any((folder / index).exists() for index in ("model_index.json", "config.json", "encoder.json")):
             raise ModelError(f"this package ships no weights of {ref.repo}", "use --preset tiny, or run pretrain_mini")
         return hub.install(cache, ref.repo, folder)
@@ -141,6 +141,18 @@ def write(cache: Path, ref: ModelRef) -> str:
         torch.manual_seed(20250804)
         recipe(Path(folder), TINY)
         return hub.install(cache, ref.repo, Path(folder))
+
+
+def is_current(cache: Path, ref: ModelRef) -> bool:
+    """Whether the cache holds what the recipe would write; the shipped weights change with the package."""
+    if not hub.is_cached(cache, ref):
+        return False
+    folder = _shipped(ref)
+    return not folder.is_dir() or hub.snapshot(cache, ref).name == hub.commit_of(folder)
+
+
+def _shipped(ref: ModelRef) -> Path:
+    return SHIPPED / ref.recipe.replace("_", "-")
 
 
 def qwen_image(folder: Path, sizes: Sizes) -> None:
