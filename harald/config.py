@@ -286,6 +286,7 @@ class Train(Strict):
     contrast_weight: float = 0.0
     contrast_temperature: float = 0.1
     learning_rate: float = 1e-4
+    optimizer: Literal["adamw", "muon"] = "adamw"  # muon: for the matrices of hidden layers, LoRA's too
     weight_decay: float = 0.01
     warmup_steps: int = 500
     clip_norm: float = 1.0

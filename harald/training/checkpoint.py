@@ -146,27 +146,31 @@ def load_checkpoint(path: Path, encoder: PersonEncoder, optimizer: torch.optim.O
     """Put the trained parts and the optimiser's state back. Returns the step."""
     encoder.load_trained_state(load_file(path / WEIGHTS))
     flat = load_file(path / OPTIMIZER)
-    names = [name for name, p in encoder.named_parameters() if p.requires_grad]
+    kept: dict[str, dict[str, Tensor]] = {}
+    for place, tensor in flat.items():
+        name, _, field = place.rpartition("/")
+        kept.setdefault(name, {})[field] = tensor
     template = optimizer.state_dict()
-    template["state"] = {
-        index: {
-            field: flat[f"{name}/{field}"] for field in ("step", "exp_avg", "exp_avg_sq") if f"{name}/{field}" in flat
-        }
-        for index, name in enumerate(names)
-        if f"{name}/step" in flat
-    }
+    names = _names(encoder, optimizer)
+    template["state"] = {index: kept[name] for index, name in enumerate(names) if name in kept}
     optimizer.load_state_dict(template)
     return int(json.loads((path / STATE).read_text())["step"])
 
 
 def _optimizer_state(encoder: PersonEncoder, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    names = [name for name, p in encoder.named_parameters() if p.requires_grad]
+    names = _names(encoder, optimizer)
     state: dict[int, dict[str, Any]] = optimizer.state_dict()["state"]
     return {
         f"{names[index]}/{field}": value.detach().cpu().contiguous()
         for index, fields in sorted(state.items())
         for field, value in sorted(fields.items())
     }
+
+
+def _names(encoder: PersonEncoder, optimizer: torch.optim.Optimizer) -> list[str]:
+    """Of the parameters, in the optimiser's order."""
+    known = {id(p): name for name, p in encoder.named_parameters()}
+    return [known[id(p)] for group in optimizer.param_groups for p in group["params"]]
 
 
 def _problem(path: Path) -> str:

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from multiprocessing.context import BaseContext
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,6 +26,7 @@ from harald.runtime import Session
 from harald.settings import identity_hash
 from harald.training.batch import Batch, Batches, Parts
 from harald.training.checkpoint import last_good, load_checkpoint, save_checkpoint, tidy
+from harald.training.muon import Muon, empty_state
 from harald.training.recording import Recorder
 from harald.training.step import NAMES, measured_gradients, trained_parameters
 from harald.training.tracking import Metrics, Tracker
@@ -145,8 +147,7 @@ def _share_state(encoder: PersonEncoder, optimizer: AdamW, start: int, world: Wo
     if start and world.size > 1:
         if world.rank:
             for p in parameters:
-                zero = torch.zeros((), device=p.device)
-                optimizer.state[p] = {"step": zero, "exp_avg": torch.zeros_like(p), "exp_avg_sq": torch.zeros_like(p)}
+                optimizer.state[p] = empty_state(optimizer, p)
         world.hand_out([optimizer.state[p][name] for p in parameters for name in sorted(optimizer.state[p])])
     return start
 
@@ -223,12 +224,16 @@ def train_step(
 
 
 def make_optimizer(encoder: PersonEncoder, settings: Train) -> AdamW:
-    """AdamW in one kernel, which takes no step where its `found_inf` is not 0 (the hook of GradScaler)."""
-    parameters = trained_parameters(encoder)
-    optimizer = AdamW(
-        parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay, betas=(0.9, 0.99), fused=True
-    )
-    vars(optimizer)["found_inf"] = torch.zeros((), device=parameters[0].device)
+    """It takes no step where its `found_inf` is not 0 (the hook of GradScaler)."""
+    named = [(name, p) for name, p in encoder.named_parameters() if p.requires_grad]
+    options: dict[str, Any] = {
+        "lr": settings.learning_rate, "weight_decay": settings.weight_decay, "betas": (0.9, 0.99),
+    }  # fmt: skip
+    if settings.optimizer == "muon":
+        optimizer: AdamW = Muon(named, settings.weight_decay, **options)
+    else:
+        optimizer = AdamW([p for _, p in named], fused=True, **options)
+    vars(optimizer)["found_inf"] = torch.zeros((), device=encoder.device)
     return optimizer
 
 

@@ -85,6 +85,16 @@ def test_resumed_run_equals_unbroken_run(runtime, unbroken):
     assert ours == theirs
 
 
+def test_run_with_muon_resumes_to_the_same_bytes(runtime):
+    for name, steps in (("muon", (4,)), ("muon-resumed", (2, 4))):
+        for last in steps:
+            job.run(runtime, small(optimizer="muon", sample_every=9), name, steps=last)
+    folders = [runtime.output / "train" / name / "checkpoints" for name in ("muon", "muon-resumed")]
+    assert files(folders[0].parent)["checkpoints/step_00000004/optimizer.safetensors"]
+    assert len({files(folder.parent)["checkpoints/step_00000004/encoder.safetensors"] for folder in folders}) == 1
+    assert len({files(folder.parent)["checkpoints/step_00000004/optimizer.safetensors"] for folder in folders}) == 1
+
+
 def test_damaged_checkpoint_is_passed_over_and_the_run_ends_with_the_same_bytes(runtime, unbroken, caplog):
     folder = runtime.output / "train" / "damaged"
     shutil.copytree(unbroken, folder)

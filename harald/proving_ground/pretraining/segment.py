@@ -4,7 +4,6 @@ Nothing depends on history: a segment is a pure function of the weights that it 
 """
 
 import logging
-import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,19 +12,18 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.optim import AdamW, Optimizer
+from torch.optim import AdamW
 
 from harald.config import Config, Pretrain, Stage
 from harald.determinism import key
 from harald.errors import TrainingError
-from harald.proving_ground.pretraining.muon import Muon
 from harald.proving_ground.pretraining.pool import Pool
+from harald.training.muon import Muon
 from harald.world import ALONE, World
 
 log = logging.getLogger(__name__)
 
 LOG_EVERY = 100  # steps
-HIDDEN = re.compile(r"\b(transformer_blocks|layers)\.\d+\.")  # of what Muon is for: not the first and last layers
 
 
 @dataclass(frozen=True)
@@ -115,12 +113,12 @@ def train(
     processes that share the parts; each ends with the same weights.
 
     The device is never waited for between two rows. A loss or gradient that is not finite raises TrainingError at the
-    next row; AdamW takes no step from there on.
+    next row; no step is taken from there on.
     """
     parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
     assert all(p.dtype == torch.float32 for p in parameters), "master weights are float32"
     broken = torch.zeros((), device=parameters[0].device)
-    optimizers = make_optimizers(modules, plan, broken)
+    optimizer = make_optimizer(modules, plan, broken)
     mean = [p.detach().clone() for p in parameters]
     rows = _Rows(plan, log_row, broken)
     if plan.parts > 1:  # what is added to must not be the memory that a recorded step writes its gradients to
@@ -128,31 +126,28 @@ def train(
             parameter.grad = torch.zeros_like(parameter)
     for step in range(plan.steps):
         rate = learning_rate(step, plan)
-        for optimizer in optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = rate
+        for group in optimizer.param_groups:
+            group["lr"] = rate
         values = _backward(loss, step, plan.parts, world, parameters)
         norm = nn.utils.clip_grad_norm_(parameters, plan.clip_norm)
         broken.logical_or_(~torch.isfinite(values["loss"] + norm))
-        for optimizer in optimizers:
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=plan.parts == 1)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=plan.parts == 1)
         torch._foreach_lerp_(mean, [p.detach() for p in parameters], 1 - min(plan.ema, (1 + step) / (20 + step)))
         rows.add(step, rate, {**values, "grad_norm": norm})
     torch._foreach_copy_([p.detach() for p in parameters], mean)
 
 
-def make_optimizers(modules: Sequence[nn.Module], plan: Plan, broken: Tensor) -> list[Optimizer]:
-    """AdamW, which takes no step where `broken` is not 0 (the hook of GradScaler); for the matrices of hidden layers
-    Muon, where the plan says so.
-    """
+def make_optimizer(modules: Sequence[nn.Module], plan: Plan, broken: Tensor) -> AdamW:
+    """Takes no step where `broken` is not 0 (the hook of GradScaler)."""
     named = [(name, p) for module in modules for name, p in module.named_parameters() if p.requires_grad]
-    hidden = [p for name, p in named if plan.optimizer == "muon" and p.ndim == 2 and HIDDEN.search(name)]
-    places = {id(p) for p in hidden}
-    rest = [p for _, p in named if id(p) not in places]
-    adamw = AdamW(rest, lr=plan.learning_rate, betas=plan.betas, weight_decay=plan.weight_decay, fused=True)
-    vars(adamw)["found_inf"] = broken
-    return [adamw, Muon(hidden, lr=plan.learning_rate, weight_decay=plan.muon_decay)] if hidden else [adamw]
+    options: dict[str, Any] = {"lr": plan.learning_rate, "betas": plan.betas, "weight_decay": plan.weight_decay}
+    if plan.optimizer == "muon":
+        optimizer: AdamW = Muon(named, plan.muon_decay, **options)
+    else:
+        optimizer = AdamW([p for _, p in named], fused=True, **options)
+    vars(optimizer)["found_inf"] = broken
+    return optimizer
 
 
 def _backward(
