@@ -508,7 +508,7 @@ def mini() -> Config:
         poc=Poc(
             steps=200,
             batch=4,
-            learning_rate=1e-1,
+            learning_rate=5e-2,
             scenes=(
                 "laughing, facing the camera, on a beach",
                 "angry, turned to the left, in a library",
