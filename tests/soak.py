@@ -6,7 +6,6 @@ Every run is killed once or twice, in turn after a random time and just before a
 The workers are forked from a server that has imported everything: most of a run is then the run itself.
 """
 
-import argparse
 import hashlib
 import json
 import logging
@@ -26,7 +25,6 @@ from pathlib import Path
 
 import torch
 from PIL import Image
-from scipy.stats import binomtest
 
 from harald import cli, runs
 from harald.training.checkpoint import STATE
@@ -230,40 +228,20 @@ def soak(root: Path, jobs: int, seed: int, variants: int = VARIANTS) -> Tally:
 
 
 def rows(tally: Tally, where: str = "soak") -> list[dict]:
-    """low, high: 95 % interval (Clopper and Pearson) of the count, had there been as many trials again."""
     counts = {
         f"{where}: checkpoints lost at a resume": (tally.lost, tally.resumes),
         f"{where}: corrupt files": (tally.corrupt, tally.files),
         f"{where}: runs that end with other bytes than an undisturbed one": (tally.other_bytes, tally.runs),
     }
     kills = ", ".join(f"{count} times {how}" for how, count in sorted(tally.kills.items()))
-    made = []
-    for name, (bad, trials) in counts.items():
-        interval = binomtest(bad, trials).proportion_ci() if trials else None
-        made.append({
-            "name": name, "bar": 0, "rule": "<=", "value": bad, "count": trials, "met": bad == 0 and trials > 0,
-            "low": round(interval.low * trials, 3) if interval else None,
-            "high": round(interval.high * trials, 3) if interval else None,
-            "note": f"{tally.runs} runs of {STEPS} steps, ended {kills or 'never'}; count: trials",
-        })  # fmt: skip
-    return made
+    return results.counted(counts, f"{tally.runs} runs of {STEPS} steps, ended {kills or 'never'}")
 
 
 def main() -> int:
-    flags = argparse.ArgumentParser(description="kill training runs at random moments and look for what is lost")
-    flags.add_argument("--jobs", type=int, default=200)
-    flags.add_argument("--seed", type=int, default=0)
-    flags.add_argument("--into", type=Path, help="result file; rows of the same name are replaced")
-    options = flags.parse_args()
+    options = results.flags("kill training runs at random moments and look for what is lost", 200).parse_args()
     with tempfile.TemporaryDirectory() as root:
         tally = soak(Path(root), options.jobs, options.seed)
-    for problem in tally.problems:
-        print(problem)
-    made = rows(tally)
-    print(json.dumps(made, indent=1))
-    if options.into:
-        results.write(options.into, made, options.seed)
-    return 0 if all(row["met"] for row in made) and not tally.problems else 1
+    return results.report(rows(tally), tally.problems, options.into, options.seed)
 
 
 if __name__ == "__main__":

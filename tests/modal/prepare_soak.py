@@ -15,8 +15,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from scipy.stats import binomtest
-
 from harald.config import DATASETS
 from harald.data.latents import read_index
 from harald.data.shards import SUFFIX, Shard
@@ -134,7 +132,6 @@ def look(kept: Path, whole: dict[str, str], tally: Tally) -> None:
 
 
 def rows(tally: Tally) -> list[dict[str, Any]]:
-    """low, high: 95 % interval (Clopper and Pearson) of the count, had there been as many trials again."""
     counts = {
         "prepare in the stand-in: shards lost": (tally.lost, tally.shards),
         "prepare in the stand-in: shards encoded again that were written": (tally.twice, tally.written),
@@ -142,23 +139,11 @@ def rows(tally: Tally) -> list[dict[str, Any]]:
     }
     ends = ", ".join(f"{count} times {how}" for how, count in sorted(tally.ends.items()))
     note = f"{tally.jobs} jobs of {tally.parts} parts in all, started {tally.starts} times; parts ended {ends}"
-    made = []
-    for name, (bad, trials) in counts.items():
-        interval = binomtest(bad, trials).proportion_ci() if trials else None
-        made.append({
-            "name": name, "bar": 0, "rule": "<=", "value": bad, "count": trials, "met": bad == 0 and trials > 0,
-            "low": round(interval.low * trials, 3) if interval else None,
-            "high": round(interval.high * trials, 3) if interval else None,
-            "note": f"{note}; count: trials",
-        })  # fmt: skip
-    return made
+    return results.counted(counts, note)
 
 
 def main() -> int:
-    flags = argparse.ArgumentParser(description="kill containers of prepare's fan-out and look for what is lost")
-    flags.add_argument("--jobs", type=int, default=25)
-    flags.add_argument("--seed", type=int, default=0)
-    flags.add_argument("--into", type=Path, help="result file; rows of the same name are replaced")
+    flags = results.flags("kill containers of prepare's fan-out and look for what is lost", 25)
     flags.add_argument("--drive", type=Path, help=argparse.SUPPRESS)
     options = flags.parse_args()
     if options.drive:
@@ -166,13 +151,7 @@ def main() -> int:
         return 0
     with tempfile.TemporaryDirectory() as state:
         tally = soak(Path(state), options.jobs, options.seed)
-    for problem in tally.problems:
-        print(problem)
-    made = rows(tally)
-    print(json.dumps(made, indent=1))
-    if options.into:
-        results.write(options.into, made, options.seed)
-    return 0 if all(row["met"] for row in made) and not tally.problems else 1
+    return results.report(rows(tally), tally.problems, options.into, options.seed)
 
 
 if __name__ == "__main__":

@@ -80,10 +80,7 @@ def soak(state: Path, jobs: int, seed: int) -> Tally:
 def main() -> int:
     from tests.soak import rows
 
-    flags = argparse.ArgumentParser(description="kill containers of the stand-in and look for what is lost")
-    flags.add_argument("--jobs", type=int, default=200)
-    flags.add_argument("--seed", type=int, default=0)
-    flags.add_argument("--into", type=Path, help="result file; rows of the same name are replaced")
+    flags = results.flags("kill containers of the stand-in and look for what is lost", 200)
     flags.add_argument("--drive", action="store_true", help=argparse.SUPPRESS)
     options = flags.parse_args()
     if options.drive:
@@ -91,13 +88,7 @@ def main() -> int:
         return 0
     with tempfile.TemporaryDirectory() as state:
         tally = soak(Path(state), options.jobs, options.seed)
-    for problem in tally.problems:
-        print(problem)
-    made = rows(tally, "soak in the stand-in")
-    print(json.dumps(made, indent=1))
-    if options.into:
-        results.write(options.into, made, options.seed)
-    return 0 if all(row["met"] for row in made) and not tally.problems else 1
+    return results.report(rows(tally, "soak in the stand-in"), tally.problems, options.into, options.seed)
 
 
 if __name__ == "__main__":
