@@ -2,7 +2,8 @@
 
 import argparse
 import json
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from scipy.stats import binomtest
 
 from harald.proving_ground.measure import origin
 from harald.runs import write_json
+
+log = logging.getLogger(__name__)
 
 
 def write(file: Path, fresh: list[dict[str, Any]], seed: int) -> None:
@@ -56,3 +59,25 @@ def report(made: list[dict[str, Any]], problems: list[str], into: Path | None, s
     if into:
         write(into, made, seed)
     return 0 if all(row["met"] for row in made) and not problems else 1
+
+
+def compared(values: Iterable[tuple[str, float, str, float]], **facts: Any) -> list[dict[str, Any]]:
+    """A row for each (name, bar, rule, value). low and high are None: everything is counted, nothing is estimated."""
+    return [
+        {
+            "name": name, "bar": bar, "rule": rule, "value": value, "low": None, "high": None,
+            "met": value >= bar if rule == ">=" else value <= bar, **facts,
+        }
+        for name, bar, rule, value in values
+    ]  # fmt: skip
+
+
+def conclude(made: list[dict[str, Any]], into: Path | None, seed: int) -> None:
+    """Log the rows and write them. Raises SystemExit if one is not met."""
+    for row in made:
+        met = "met" if row["met"] else "NOT MET"
+        log.info("%s: %s (bar %s %s) %s", row["name"], row["value"], row["rule"], row["bar"], met)
+    if into:
+        write(into, made, seed)
+    if not all(row["met"] for row in made):
+        raise SystemExit(1)

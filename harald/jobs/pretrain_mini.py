@@ -27,13 +27,14 @@ def run(
     """Train a stage on the run's own weights until `segments` of its segments are done (0: all); what is done stays.
 
     weights: the folder that a new run starts from; empty: the weights of the package if it has any, else random ones.
-    gpus: of this machine, that share the batches of stage base. again: a new run trains the stage once more, from the
-    weights that it has.
+    gpus: of this machine, that share the batches of stage base. again: the run, which is a new one and of this stage
+    alone, trains it once more, from the weights that it begins with.
     """
     stages.checked(config, stage, gpus)
     if segments < 0:
         raise ConfigError(f"--segments is {segments}", "use 1 or more, or 0 for all of the stage")
-    run_folder = runs.open_run(runtime, "pretrain_mini", run_name, config)
+    inputs = {"again": stage} if again else {}
+    run_folder = runs.open_run(runtime, "pretrain_mini", run_name, config, **inputs)
     folder = run_folder / "weights"
     stages.recover(folder)
     if not folder.exists():
@@ -59,7 +60,10 @@ def run(
 def begin(folder: Path, weights: str, shipped: bool, again: str = "") -> None:
     """Copy the weights that the run starts from. again: a stage to train once more. Raises ConfigError."""
     source = Path(weights) if weights else SHIPPED
-    if (weights or shipped) and (source / stages.PROGRESS).exists():
+    found = (weights or shipped) and (source / stages.PROGRESS).exists()
+    if again and not (found and again in stages.progress(source)):
+        raise ConfigError(f"--again: there is no trained stage {again!r} to begin from", "leave --again out")
+    if found:
         part = folder.with_name(f".{folder.name}.begin.tmp")
         shutil.copytree(source, part)
         if again:

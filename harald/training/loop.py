@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from multiprocessing.context import BaseContext
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,9 +23,9 @@ from harald.errors import TrainingError
 from harald.progress import Progress
 from harald.runtime import Session
 from harald.settings import identity_hash
+from harald.training import muon
 from harald.training.batch import Batch, Batches, Parts
 from harald.training.checkpoint import last_good, load_checkpoint, save_checkpoint, tidy
-from harald.training.muon import Muon, empty_state
 from harald.training.recording import Recorder
 from harald.training.step import NAMES, measured_gradients, trained_parameters
 from harald.training.tracking import Metrics, Tracker
@@ -147,7 +146,7 @@ def _share_state(encoder: PersonEncoder, optimizer: AdamW, start: int, world: Wo
     if start and world.size > 1:
         if world.rank:
             for p in parameters:
-                optimizer.state[p] = empty_state(optimizer, p)
+                optimizer.state[p] = muon.empty_state(optimizer, p)
         world.hand_out([optimizer.state[p][name] for p in parameters for name in sorted(optimizer.state[p])])
     return start
 
@@ -224,17 +223,12 @@ def train_step(
 
 
 def make_optimizer(encoder: PersonEncoder, settings: Train) -> AdamW:
-    """It takes no step where its `found_inf` is not 0 (the hook of GradScaler)."""
+    """See muon.make_optimizer."""
     named = [(name, p) for name, p in encoder.named_parameters() if p.requires_grad]
-    options: dict[str, Any] = {
-        "lr": settings.learning_rate, "weight_decay": settings.weight_decay, "betas": (0.9, 0.99),
-    }  # fmt: skip
-    if settings.optimizer == "muon":
-        optimizer: AdamW = Muon(named, settings.weight_decay, **options)
-    else:
-        optimizer = AdamW([p for _, p in named], fused=True, **options)
-    vars(optimizer)["found_inf"] = torch.zeros((), device=encoder.device)
-    return optimizer
+    return muon.make_optimizer(
+        settings.optimizer, named, settings.weight_decay,
+        lr=settings.learning_rate, weight_decay=settings.weight_decay, betas=(0.9, 0.99),
+    )  # fmt: skip
 
 
 def learning_rate(step: int, settings: Train) -> float:

@@ -20,8 +20,8 @@ from harald.errors import ConfigError, RunError, TrainingError
 from harald.jobs import pretrain_mini
 from harald.proving_ground import mini_models
 from harald.proving_ground.mini_tokenizer import build
+from harald.proving_ground.pretraining import base, stages, vae, weights
 from harald.proving_ground.pretraining import pool as pools
-from harald.proving_ground.pretraining import stages, vae
 from harald.proving_ground.pretraining.pool import Pool
 from harald.proving_ground.pretraining.prompts import PromptIds, partial
 from harald.proving_ground.pretraining.segment import Plan, Segment, learning_rate, train
@@ -205,6 +205,47 @@ def test_finished_stage_is_trained_again_from_its_weights(whole: Path, runtime: 
     ]  # fmt: skip
     resumed = pretrain_mini.run(runtime, configured(), "again", "base", weights=str(whole), again=True)
     assert resumed["segments"] == 2 and len(resumed["before"]) == 1
+    with pytest.raises(ConfigError, match="again"):  # a run that has weights of its own
+        pretrain_mini.run(runtime, configured(), "again", "base", weights=str(whole))
+    with pytest.raises(ConfigError, match="no trained stage 'judge'"):
+        pretrain_mini.run(runtime, configured(), "untrained", "judge", weights=str(whole), again=True)
+
+
+def test_a_mirrored_picture_comes_with_its_weights_and_the_other_side_in_its_prompt(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    render_here(monkeypatch)
+    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def noted(pipeline, latents, noise, t, ids, mask):
+        seen.append((latents, ids))
+        return torch.zeros(latents.shape[:2])
+
+    monkeypatch.setattr(base, "flow_error", noted)
+    segment, device = Segment("base", 0, configured(), whole, print), torch.device("cpu")
+    pipeline = weights.load_pipeline(whole, device)
+    with segment.pool() as pool:
+        samples = base.Samples(pipeline, pool, segment, device, base.LOOKS)
+        loss = base.FlowLoss(pipeline, samples, segment, device)
+        for part in range(8):
+            loss(part)
+        pool.wait(2)
+        images, detail = (torch.from_numpy(array[:2].copy()).flatten(0, 1) for array in (pool.images, pool.detail))
+        with single_frame(pipeline.vae):
+            expected = base.pack(pipeline, vae.encode_mean(pipeline.vae, images.flip(2)))
+    torch.testing.assert_close(samples.latents[: len(expected), 1], expected)
+    sides = base.patch_weights(detail.flip(2), samples.weights.shape[2])
+    torch.testing.assert_close(samples.weights[: len(sides), 1], sides)
+    looks = set()
+    for latents, ids in seen:
+        for one, said in zip(latents, ids, strict=True):
+            same = (samples.latents == one).flatten(2).all(-1).nonzero()
+            picture, look = same[0]
+            variants = torch.arange(samples.prompts.ids.shape[1])
+            known, _ = samples.prompts.rows(picture.expand(len(variants)), variants, (look == 1).expand(len(variants)))
+            assert (known == said).all(1).any()
+            looks.add(int(look))
+    assert looks == {0, 1}
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])

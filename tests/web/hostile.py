@@ -273,19 +273,13 @@ def error_of(answer: httpx.Response) -> str:
 
 
 def rows(outcome: Outcome, count: int) -> list[dict[str, Any]]:
-    """One for each bar. low and high are None: every request is counted, nothing is estimated."""
+    """One for each bar."""
     values = (
         (f"hostile requests: answered with a clear 4xx, of {count}", count, ">=", outcome.clear),
         (f"hostile requests: crashes, of {count}", 0, "<=", outcome.crashed),
         (f"hostile requests: files opened for writing, of {count}", 0, "<=", len(outcome.written)),
     )
-    return [
-        {
-            "name": name, "bar": bar, "rule": rule, "value": value, "low": None, "high": None,
-            "met": value >= bar if rule == ">=" else value <= bar,
-        }
-        for name, bar, rule, value in values
-    ]  # fmt: skip
+    return results.compared(values)
 
 
 def main() -> None:
@@ -304,19 +298,7 @@ def main() -> None:
     for line in [*outcome.unclear, *(f"written: {name}" for name in outcome.written)]:
         log.info("%s", line)
     measured = rows(outcome, len(chosen))
-    for row in measured:
-        log.info(
-            "%s: %s (bar %s %s) %s",
-            row["name"],
-            row["value"],
-            row["rule"],
-            row["bar"],
-            "met" if row["met"] else "NOT MET",
-        )
-    if flags.into:
-        results.write(flags.into, measured, flags.seed)
-    if not all(row["met"] for row in measured):
-        raise SystemExit(1)
+    results.conclude(measured, flags.into, flags.seed)
 
 
 def serves(address: str) -> bool:

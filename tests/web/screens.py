@@ -156,13 +156,7 @@ def rows(taken: int, wrong: list[str], look_right: int | None) -> list[dict[str,
     values = [(f"page: screenshots with something wrong that a program sees, of {taken}", 0, "<=", len(wrong))]
     if look_right is not None:
         values.append((f"page: screenshots that look right by eye, of {taken}", taken, ">=", look_right))
-    return [
-        {
-            "name": name, "bar": bar, "rule": rule, "value": value, "low": None, "high": None,
-            "met": value >= bar if rule == ">=" else value <= bar,
-        }
-        for name, bar, rule, value in values
-    ]  # fmt: skip
+    return results.compared(values)
 
 
 def main() -> None:
@@ -177,12 +171,7 @@ def main() -> None:
     for line in wrong:
         log.info("%s", line)
     measured = rows(taken, wrong, flags.look_right)
-    for row in measured:
-        log.info("%s: %s (bar %s %s)", row["name"], row["value"], row["rule"], row["bar"])
-    if flags.into:
-        results.write(flags.into, measured, seed=0)
-    if not all(row["met"] for row in measured):
-        raise SystemExit(1)
+    results.conclude(measured, flags.into, seed=0)
 
 
 if __name__ == "__main__":

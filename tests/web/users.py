@@ -84,7 +84,6 @@ async def crowd(address: str, users: int, seed: int) -> Crowd:
 
 
 def rows(seen: Crowd, users: int, places: int) -> list[dict[str, Any]]:
-    """low and high are None: every visitor is counted, nothing is estimated."""
     note = f"{seen.answered} answered, {seen.busy} told that it is busy, {places} places; longest line {seen.longest}"
     values = (
         (f"users: answered or told that it is busy, of {users} at once", users, ">=", seen.answered + seen.busy),
@@ -92,13 +91,7 @@ def rows(seen: Crowd, users: int, places: int) -> list[dict[str, Any]]:
         (f"users: crashes, of {users} at once", 0, "<=", seen.crashed),
         ("users: waited and were not told the length of the line", 0, "<=", seen.waited - seen.told),
     )
-    return [
-        {
-            "name": name, "bar": bar, "rule": rule, "value": value, "low": None, "high": None, "note": note,
-            "met": value >= bar if rule == ">=" else value <= bar,
-        }
-        for name, bar, rule, value in values
-    ]  # fmt: skip
+    return results.compared(values, note=note)
 
 
 def measure(users: int, seed: int, places: int = 0) -> tuple[Crowd, int]:
@@ -120,13 +113,8 @@ def main() -> None:
     for problem in seen.problems:
         log.info("%s", problem)
     measured = rows(seen, flags.users, places)
-    for row in measured:
-        log.info("%s: %s (bar %s %s)", row["name"], row["value"], row["rule"], row["bar"])
     log.info("%s", measured[0]["note"])
-    if flags.into:
-        results.write(flags.into, measured, flags.seed)
-    if not all(row["met"] for row in measured):
-        raise SystemExit(1)
+    results.conclude(measured, flags.into, flags.seed)
 
 
 if __name__ == "__main__":

@@ -59,10 +59,12 @@ def write_cards(folder: Path, progress: dict[str, Any], config: Config) -> None:
 
 
 def _rows(stage: str, note: dict[str, Any], config: Config) -> list[dict[str, Any]]:
-    return [_row(stage, n, config, again=place > 0) for place, n in enumerate([*note.get("before", []), note])]
+    return [_row(stage, one, config, number) for number, one in enumerate([*note.get("before", []), note])]
 
 
-def _row(stage: str, note: dict[str, Any], config: Config, again: bool) -> dict[str, Any]:
-    flags = f"--preset {config.preset} --run-name m --seed {note['seed']} --stage {stage}{' --again' * again}"
+def _row(stage: str, note: dict[str, Any], config: Config, number: int) -> dict[str, Any]:
+    """number: of the earlier trainings of the stage, each in a run of its own."""
+    run, more = (f"m{number} --weights <the folder before>", " --again") if number else ("m", "")
+    flags = f"--preset {config.preset} --run-name {run} --seed {note['seed']} --stage {stage}{more}"
     metrics = ", ".join(f"{name} {value}" for name, value in note["metrics"].items())
     return {**note, "name": stage, "command": f"python -m harald pretrain_mini {flags}", "metrics": metrics}

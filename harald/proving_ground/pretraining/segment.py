@@ -12,13 +12,12 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.optim import AdamW
 
 from harald.config import Config, Pretrain, Stage
 from harald.determinism import key
 from harald.errors import TrainingError
 from harald.proving_ground.pretraining.pool import Pool
-from harald.training.muon import Muon
+from harald.training.muon import make_optimizer
 from harald.world import ALONE, World
 
 log = logging.getLogger(__name__)
@@ -115,10 +114,13 @@ def train(
     The device is never waited for between two rows. A loss or gradient that is not finite raises TrainingError at the
     next row; no step is taken from there on.
     """
-    parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
+    named = [(name, p) for module in modules for name, p in module.named_parameters() if p.requires_grad]
+    parameters = [p for _, p in named]
     assert all(p.dtype == torch.float32 for p in parameters), "master weights are float32"
-    broken = torch.zeros((), device=parameters[0].device)
-    optimizer = make_optimizer(modules, plan, broken)
+    optimizer = make_optimizer(
+        plan.optimizer, named, plan.muon_decay, lr=plan.learning_rate, betas=plan.betas, weight_decay=plan.weight_decay
+    )
+    broken = vars(optimizer)["found_inf"]
     mean = [p.detach().clone() for p in parameters]
     rows = _Rows(plan, log_row, broken)
     if plan.parts > 1:  # what is added to must not be the memory that a recorded step writes its gradients to
@@ -136,18 +138,6 @@ def train(
         torch._foreach_lerp_(mean, [p.detach() for p in parameters], 1 - min(plan.ema, (1 + step) / (20 + step)))
         rows.add(step, rate, {**values, "grad_norm": norm})
     torch._foreach_copy_([p.detach() for p in parameters], mean)
-
-
-def make_optimizer(modules: Sequence[nn.Module], plan: Plan, broken: Tensor) -> AdamW:
-    """Takes no step where `broken` is not 0 (the hook of GradScaler)."""
-    named = [(name, p) for module in modules for name, p in module.named_parameters() if p.requires_grad]
-    options: dict[str, Any] = {"lr": plan.learning_rate, "betas": plan.betas, "weight_decay": plan.weight_decay}
-    if plan.optimizer == "muon":
-        optimizer: AdamW = Muon(named, plan.muon_decay, **options)
-    else:
-        optimizer = AdamW([p for _, p in named], fused=True, **options)
-    vars(optimizer)["found_inf"] = broken
-    return optimizer
 
 
 def _backward(

@@ -97,9 +97,12 @@ def run_segment(config: Config, folder: Path, stage: str, number: int, gpus: int
 
 
 def begin_again(folder: Path, stage: str) -> None:
-    """Train a stage once more, from the weights that it has: its segments count from 0, its note stays in `before`."""
+    """Train a stage once more, from the weights that it has: its segments count from 0, its note stays in `before`.
+
+    It was trained before.
+    """
     done = progress(folder)
-    note = done.get(stage, {"before": []})
+    note = done[stage]
     before = [*note.get("before", []), {name: value for name, value in note.items() if name != "before"}]
     done[stage] = {**note, "segments": 0, "before": before}
     write_json(folder / PROGRESS, done)
