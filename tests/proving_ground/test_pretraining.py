@@ -227,25 +227,42 @@ def test_a_mirrored_picture_comes_with_its_weights_and_the_other_side_in_its_pro
     with segment.pool() as pool:
         samples = base.Samples(pipeline, pool, segment, device, base.LOOKS)
         loss = base.FlowLoss(pipeline, samples, segment, device)
-        for part in range(8):
+        for part in range(16):
             loss(part)
         pool.wait(2)
         images, detail = (torch.from_numpy(array[:2].copy()).flatten(0, 1) for array in (pool.images, pool.detail))
-        with single_frame(pipeline.vae):
-            expected = base.pack(pipeline, vae.encode_mean(pipeline.vae, images.flip(2)))
-    torch.testing.assert_close(samples.latents[: len(expected), 1], expected)
-    sides = base.patch_weights(detail.flip(2), samples.weights.shape[2])
-    torch.testing.assert_close(samples.weights[: len(sides), 1], sides)
+        for look in range(base.LOOKS):
+            with single_frame(pipeline.vae):
+                views = base.looked_at(images, look, samples.moves[: len(images)])
+                expected = base.pack(pipeline, vae.encode_mean(pipeline.vae, views))
+            torch.testing.assert_close(samples.latents[: len(expected), look], expected)
+            sides = base.patch_weights(
+                base.looked_at(detail, look, samples.moves[: len(images)]), samples.weights.shape[2]
+            )
+            torch.testing.assert_close(samples.weights[: len(sides), look], sides)
     looks = set()
     for latents, ids in seen:
         for one, said in zip(latents, ids, strict=True):
             same = (samples.latents == one).flatten(2).all(-1).nonzero()
             picture, look = same[0]
             variants = torch.arange(samples.prompts.ids.shape[1])
-            known, _ = samples.prompts.rows(picture.expand(len(variants)), variants, (look == 1).expand(len(variants)))
+            known, _ = samples.prompts.rows(
+                picture.expand(len(variants)), variants, (look % 2 == 1).expand(len(variants))
+            )
             assert (known == said).all(1).any()
             looks.add(int(look))
-    assert looks == {0, 1}
+    assert looks == set(range(base.LOOKS))
+
+
+def test_looks_of_a_picture() -> None:
+    pictures = torch.arange(2 * 4 * 4 * 3).view(2, 4, 4, 3)
+    moves = torch.tensor([[1, 0], [0, -2]])
+    assert torch.equal(base.looked_at(pictures, 0, moves), pictures)
+    assert torch.equal(base.looked_at(pictures, 1, moves), pictures.flip(2))
+    down, left = base.looked_at(pictures, 2, moves)
+    assert torch.equal(down, pictures[0, [0, 0, 1, 2]]) and torch.equal(left, pictures[1][:, [2, 3, 3, 3]])
+    assert torch.equal(base.looked_at(pictures, 3, moves), base.looked_at(pictures.flip(2), 2, moves))
+    assert torch.equal(base.looked_at(pictures[..., 0], 2, moves), base.looked_at(pictures, 2, moves)[..., 0])
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])

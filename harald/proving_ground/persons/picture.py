@@ -55,8 +55,8 @@ _BROWS = {"surprised": (0.0, 1.6), "angry": (1.9, -1.2), "sad": (-1.9, 0.7), "la
 
 @dataclass(frozen=True)
 class Picture:
-    """image: uint8 [s, s, 3]. detail: uint8 [s, s], how much of a pixel glasses and jewellery cover (255: all of it),
-    and half as much for eyes and mouth. pixels: how many show each part, as if the picture were 128 x 128.
+    """image: uint8 [s, s, 3]. detail: uint8 [s, s], how much of a pixel glasses, jewellery and eyes cover (255: all of
+    it), and half as much for the mouth. pixels: how many show each part, as if the picture were 128 x 128.
     """
 
     image: np.ndarray
@@ -64,8 +64,8 @@ class Picture:
     pixels: dict[Part, float]
 
 
-_SMALL = (Part.FRAME, Part.EARRING, Part.EARRING_GEM, Part.NECKLACE, Part.NECKLACE_GEM)
-_FEATURES = (Part.EYE, Part.LASH, Part.LIPS, Part.TEETH, Part.MOUTH)
+_SMALL = (Part.FRAME, Part.EARRING, Part.EARRING_GEM, Part.NECKLACE, Part.NECKLACE_GEM, Part.EYE, Part.LASH)
+_MOUTH = (Part.LIPS, Part.TEETH, Part.MOUTH)
 
 
 def draw(identity: Identity, look: Look, figure: Figure, view: View, side: int) -> Picture:
@@ -92,7 +92,7 @@ def draw(identity: Identity, look: Look, figure: Figure, view: View, side: int) 
     if not comic:
         canvas = _developed(canvas, view)
     weight = np.zeros(len(Part), np.float32)
-    weight[list(_SMALL)], weight[list(_FEATURES)] = 1.0, 0.5
+    weight[list(_SMALL)], weight[list(_MOUTH)] = 1.0, 0.5
     small = _shrunk(weight[regions][..., None])[..., 0]
     counts = np.bincount(regions.ravel(), minlength=len(Part)) * (128 / size) ** 2
     return Picture(

@@ -20,8 +20,8 @@ SIDE = 128
 class Rendered:
     """The pictures of one state. V views, half of them photos, half comics, S pixels a side, A attributes.
 
-    images: uint8 [V, S, S, 3]. detail: uint8 [V, S, S], how much of a pixel glasses and jewellery
-    cover (255: all), and half as much for eyes and mouth.
+    images: uint8 [V, S, S, 3]. detail: uint8 [V, S, S], how much of a pixel glasses, jewellery and
+    eyes cover (255: all), and half as much for the mouth.
     labels: int8 [V, A] in the order of ATTRIBUTES, -1 where the part cannot be seen. identity: number of the person.
     prompts: for each view the full text and the state-free text.
     """

@@ -19,9 +19,11 @@ from harald.proving_ground.pretraining.vae import CHUNK, autocast, encode_mean
 from harald.training.flow import interpolate, velocity_target
 
 UNIFORM_TIMES = 0.5  # share of times that are uniform; logit-normal alone left the scenes unlearnt
-DETAIL_WEIGHT = 3.0  # of a latent patch with glasses or jewellery, of one with eyes or a mouth about 2
+DETAIL_WEIGHT = 5.0  # of a latent patch with glasses, jewellery or a mouth; of one with an eye of ten pixels about 3
+FULL_DETAIL = 1 / 16  # of a patch: where so much is detail, the patch has that weight
 TIME_MEAN = 1.0  # of the logit of the other times: nearer to noise
-LOOKS = 2  # of a picture: as it is, and mirrored, left and right changing places in its prompt
+LOOKS = 4  # of a picture: as it is, mirrored with left and right changing places in its prompt, and both moved
+MOVED = 4  # pixels at most, in each direction
 MUON_DECAY = 0.1  # of the weights (Liu et al. 2025)
 PARTS = 2  # of a batch: a sum of two has no order, so two GPUs give the bytes of one
 
@@ -53,7 +55,7 @@ def run(segment: Segment) -> dict[str, float]:
 
 class Samples:
     """Latents [n, looks, s, c], normalised and packed, weights of their patches [n, looks, s], and prompts of the
-    pool's pictures, made as the pool grows. looks: 2 with the mirrored pictures.
+    pool's pictures, made as the pool grows. looks: how many of LOOKS.
     """
 
     def __init__(self, pipeline: Any, pictures: Pictures, segment: Segment, device: torch.device, looks: int = 1):
@@ -62,6 +64,8 @@ class Samples:
         count = len(pictures.states) * pictures.views
         self.latents = torch.empty(count, looks, side * side, pipeline.transformer.config.in_channels, device=device)
         self.weights = torch.empty(count, looks, side * side, device=device)
+        draw = segment.generator(device, "moves")
+        self.moves = torch.randint(-MOVED, MOVED + 1, (count, 2), generator=draw, device=device)
         self.prompts = PromptIds(
             pipeline.tokenizer, count, segment.pretrain.prompt_tokens, segment.config.seed + segment.number, device
         )
@@ -74,14 +78,14 @@ class Samples:
             images = self.pictures.on_device("images", states, self.device)[self.states :].flatten(0, 1)
             start = self.states * views
             detail = self.pictures.on_device("detail", states, self.device)[self.states :].flatten(0, 1)
+            moves = self.moves[start : start + len(images)]
             for look in range(self.looks):
-                if look:
-                    images, detail = images.flip(2), detail.flip(2)
                 with single_frame(self.pipeline.vae):
-                    for place, part in enumerate(images.split(CHUNK)):
+                    for place, part in enumerate(looked_at(images, look, moves).split(CHUNK)):
                         rows = pack(self.pipeline, encode_mean(self.pipeline.vae, part))
                         self.latents[start + place * CHUNK :][: len(rows), look] = rows
-                self.weights[start : start + len(detail), look] = patch_weights(detail, self.weights.shape[2])
+                weights = patch_weights(looked_at(detail, look, moves), self.weights.shape[2])
+                self.weights[start : start + len(detail), look] = weights
             self.prompts.add([pair for state in self.pictures.prompts[self.states : states] for pair in state])
             self.states = states
         return states * views
@@ -104,7 +108,7 @@ class FlowLoss:
         latents = self.samples.latents[picture, look]
         noise = torch.randn(latents.shape, generator=draw, device=self.device)
         t = draw_times(batch, draw)
-        ids, mask = self.samples.prompts.rows(picture, variant, look == 1)
+        ids, mask = self.samples.prompts.rows(picture, variant, look % 2 == 1)
         inputs = (latents, noise, t, ids, mask, self.samples.weights[picture, look])
         if self.mean is None:
             self.mean = self._prepared(inputs)
@@ -119,11 +123,24 @@ class FlowLoss:
         return recorded([self.pipeline.transformer, self.pipeline.text_encoder.model.language_model], mean, sample)
 
 
+def looked_at(pictures: Tensor, look: int, moves: Tensor) -> Tensor:
+    """Pictures [n, S, S, ...] in one of LOOKS: the odd ones are mirrored, from 2 on they are moved by moves, int64
+    [n, 2], down and to the right; what comes into the picture repeats its edge.
+    """
+    if look % 2:
+        pictures = pictures.flip(2)
+    if look < 2:
+        return pictures
+    side = torch.arange(pictures.shape[1], device=pictures.device)
+    rows, columns = ((side - move[:, None]).clamp(0, len(side) - 1) for move in moves.unbind(1))
+    return pictures[torch.arange(len(pictures), device=side.device)[:, None, None], rows[:, :, None], columns[:, None]]
+
+
 def patch_weights(detail: Tensor, patches: int) -> Tensor:
-    """detail: uint8 [n, S, S] -> [n, patches]: 1, and DETAIL_WEIGHT where a quarter of a patch or more is detail."""
+    """detail: uint8 [n, S, S] -> [n, patches]: 1, and DETAIL_WEIGHT where FULL_DETAIL of a patch or more is detail."""
     side = detail.shape[-1] // round(patches**0.5)
     share = nn.functional.avg_pool2d(detail[:, None].float() / 255, side).flatten(1)
-    return 1 + (DETAIL_WEIGHT - 1) * (4 * share).clamp(max=1)
+    return 1 + (DETAIL_WEIGHT - 1) * (share / FULL_DETAIL).clamp(max=1)
 
 
 def flow_error(pipeline: Any, latents: Tensor, noise: Tensor, t: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
