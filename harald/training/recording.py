@@ -66,9 +66,12 @@ class Recorder:
         key = self._key(batch, tensors)
         if key not in self.recordings:
             if len(self.recordings) == MOST:
+                train = self.config.train.at(batch.step)
+                needed = train.max_references + train.targets_per_state
                 raise TrainingError(
                     f"train.recorded is on, and the batches have more than {MOST} different sizes",
-                    "set train.recorded to false, or give the pictures of the data set one size",
+                    "set train.recorded to false, or give the pictures of the data set one size, and every state"
+                    f" {needed} or more views of each domain (train.max_references + train.targets_per_state)",
                 )
             recording = Recording(partial(self._gradients, batch), tensors, self.pool, self.stream)
             self.recordings[key] = recording, self.encoder.kept()  # a recording reads these places in memory
