@@ -19,7 +19,7 @@ from harald.proving_ground.pretraining.vae import CHUNK, autocast, encode_mean
 from harald.training.flow import interpolate, velocity_target
 
 UNIFORM_TIMES = 0.5  # share of times that are uniform; logit-normal alone left the scenes unlearnt
-DETAIL_WEIGHT = 5.0  # of a latent patch with glasses, jewellery or a mouth; of one with an eye of ten pixels about 3
+DETAIL_WEIGHT = 5.0  # of a latent patch with glasses, jewellery, a mouth or an eye of 16 pixels
 FULL_DETAIL = 1 / 16  # of a patch: where so much is detail, the patch has that weight
 TIME_MEAN = 1.0  # of the logit of the other times: nearer to noise
 LOOKS = 4  # of a picture: as it is, mirrored with left and right changing places in its prompt, and both moved

@@ -12,7 +12,7 @@ from harald.proving_ground.pretraining.pool import Pictures, Pool
 from harald.proving_ground.pretraining.segment import Segment, train
 from harald.proving_ground.pretraining.single_frame import decode, encode, single_frame, zero_unused
 
-DETAIL_WEIGHT = 4.0  # of a pixel of glasses or jewellery, which are few and vanish otherwise; of eyes and mouth 2.5
+DETAIL_WEIGHT = 4.0  # of a pixel of glasses, jewellery or eyes, which are few and vanish otherwise; of a mouth 2.5
 KL_WEIGHT = 3e-4  # per latent element; leaves a standard deviation of about 1
 CHUNK = 128  # pictures that are encoded at once where nothing is trained
 STATISTICS = 4096  # pictures that the scale of the latents is taken from
