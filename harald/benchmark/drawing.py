@@ -37,7 +37,7 @@ LIGHTNING = "ours, nobody, compiled, 8 steps without guidance (lightning)"
 TWO, BATCHED = "velocity, two calls, compiled", "velocity, one call of two with a mask, compiled"
 PERSON_ARM = "ours, person, compiled, pictures: "
 REFERENCES, EDITS = (1, 2, 3, 4, 8), (1, 2, 3)
-STEPS = (2, 5)  # that are drawn; a picture of more is calculated from both
+STEPS = (2, 10)  # that are drawn; a picture of more is calculated from both
 
 
 def person_arm(references: int) -> str:

@@ -6,11 +6,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 from harald.benchmark.bars import compiles, shares
 from harald.benchmark.bench import Bench, Measured
 from harald.benchmark.clock import in_turn
+from harald.benchmark.flops import counted
 from harald.benchmark.training import STATES, Steps, with_economy
 from harald.injection.points import conditioned
 from harald.training.economy import economical
@@ -26,12 +26,8 @@ def part(bench: Bench) -> Measured:
     works = pieces(steps, bench)
     eager = steps.economy(recompute_base=0.0, recompute_encoder=False)
     fast = dataclasses.replace(eager, compile="same_twice" if compiles(bench.device) else "off")
-    flops = {}
     with economical(base, steps.encoder, with_economy(steps.configs["ours"], eager)):
-        for name, work in works.items():
-            with FlopCounterMode(display=False) as counter:
-                work()
-            flops[name] = counter.get_total_flops()
+        flops = {name: counted(work) for name, work in works.items()}
     with economical(base, steps.encoder, with_economy(steps.configs["ours"], fast)):
         timings = in_turn(works, bench.rounds, bench.device)
     speed, parameters = bandwidth(bench), sum(p.numel() for p in trained_parameters(steps.encoder))

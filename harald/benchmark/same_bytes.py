@@ -1,13 +1,14 @@
 """The same bytes twice at full shape, and what that costs; which of Inductor's fusions keep them."""
 
 import dataclasses
+import hashlib
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from harald.base.compiled import SAME_TWICE, Fusions, compiled
+from harald.base.compiled import ONE_BY_ONE, SAME_TWICE, Fusions, compiled
 from harald.base.qwen_image import QwenImage
 from harald.base.speed import Drawing
 from harald.benchmark.bars import DETERMINISTIC, SAME, able, ratio, row
@@ -20,10 +21,9 @@ FEW = 3  # steps of a picture
 BLOCKS = 4  # of the base model, on which fusions are tried
 SETS: dict[str, Fusions] = {
     "all fusions": {},
-    "deterministic": {"deterministic": True},
-    "deterministic, no mixed-order reductions": {"deterministic": True, "triton.mix_order_reduction": False},
-    "and two nodes at most": {**SAME_TWICE, "max_fusion_size": 2, "epilogue_fusion": True},
-    "one node at most": SAME_TWICE,
+    "all fusions, deterministic (same_twice)": SAME_TWICE,
+    "two nodes at most": {**ONE_BY_ONE, "max_fusion_size": 2, "epilogue_fusion": True},
+    "one node at most": ONE_BY_ONE,
 }
 
 
@@ -44,34 +44,41 @@ def part(bench: Bench) -> Measured:
         "a picture, compiled with all fusions": lambda: [drawn(base, bench, Drawing("exact", same_twice=False))],
     }
     times = {COMPILED: lambda: steps.step("ours", same), LOOSE: steps.loose}
-    differ = {name: differing(call) for name, call in able(promised | others, bench.device).items()}
+    found_twice = {name: twice(call) for name, call in able(promised | others, bench.device).items()}
     timings = in_turn(able(times, bench.device), bench.rounds, bench.device)
     light = steps.economy(compile="same_twice", frozen="float8")
     promised["gradients, compiled, float8"] = lambda: steps.gradient(light)
     last = {name: call for name, call in able(promised, bench.device).items() if "float8" in name}
-    differ |= {name: differing(call) for name, call in last.items()}
-    counted = [count for name, count in differ.items() if name in promised]
+    found_twice |= {name: twice(call) for name, call in last.items()}
+    counted = [count for name, (count, _) in found_twice.items() if name in promised]
     whole = len(counted) == len(promised) and all(isinstance(count, int) for count in counted)
     total = float(sum(count for count in counted if isinstance(count, int)))
     found = {DETERMINISTIC: ratio(timings.get(COMPILED), timings.get(LOOSE))}
     if whole:
         found[SAME] = (total, total, total)
     text = "\n".join([
-        "Tensors (or pictures) that differ between two calls:", "",
-        "| what | differ |", "|---|---|", *(f"| {name} | {count} |" for name, count in differ.items()), "",
+        "Tensors (or pictures) that differ between two calls, and a hash of the first, the same in another process:",
+        "",
+        "| what | differ | SHA-256 |", "|---|---|---|",
+        *(f"| {name} | {count} | {digest[:12]} |" for name, (count, digest) in found_twice.items()),
+        "",
         "| a step | time | fastest to slowest | a sample | 1,000 samples | peak memory |", "|---|---|---|---|---|---|",
         *(row(name, timing, bench.device, steps.samples) for name, timing in timings.items()),
     ])  # fmt: skip
-    return Measured(timings, found, text, {"differ": differ})
+    return Measured(timings, found, text, {"differ": found_twice})
 
 
-def differing(call: Callable[[], list[Tensor]]) -> int | str:
-    """How many of the tensors are not the same bytes in a second call, or why it failed."""
+def twice(call: Callable[[], list[Tensor]]) -> tuple[int | str, str]:
+    """How many of the tensors are not the same bytes in a second call, or why it failed; a hash of the first call's."""
     try:
         first = [tensor.clone() for tensor in call()]
-        return sum(not same(one, other) for one, other in zip(first, call(), strict=True))
+        count = sum(not same(one, other) for one, other in zip(first, call(), strict=True))
     except FAILURES as error:
-        return f"failed: {said(error)}"
+        return f"failed: {said(error)}", ""
+    digest = hashlib.sha256()
+    for tensor in first:
+        digest.update(tensor.contiguous().flatten().view(torch.uint8).cpu().numpy())
+    return count, digest.hexdigest()
 
 
 def same(one: Tensor, other: Tensor) -> bool:
@@ -113,7 +120,7 @@ def fusions(bench: Bench) -> Measured:
     arms: dict[str, Any] = {f"{name}, compiled": lambda chosen=chosen: work(chosen) for name, chosen in SETS.items()}
     arms = able(arms, bench.device)
     timings = in_turn(arms, bench.rounds, bench.device)
-    differ = {name: differing(call) for name, call in arms.items()}
+    differ = {name: twice(call)[0] for name, call in arms.items()}
     del vars(transformer)["transformer_blocks"]
     forget(bench.device)
     text = "\n".join([

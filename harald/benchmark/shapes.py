@@ -19,6 +19,7 @@ from harald.config import Config, ModelRef
 from harald.encoder.chat import ChatBuilder
 from harald.encoder.model import PersonEncoder
 from harald.errors import ConfigError, did_you_mean
+from harald.proving_ground.mini_models import vision_ids
 from harald.proving_ground.mini_tokenizer import build
 from harald.published.facts import PUBLISHED, Part, Published
 
@@ -28,6 +29,7 @@ def random_base(ref: ModelRef, device: torch.device, dtype: torch.dtype) -> Qwen
     published, tokenizer = _published(ref), build()
     made = {part.folder: random_model(published, part, device, dtype) for part in published.parts if part.parameters}
     config = published.config(next(part for part in published.parts if part.folder == "scheduler"))
+    vars(made["text_encoder"].config).update(vision_ids(tokenizer))
     scheduler: Any = diffusers.FlowMatchEulerDiscreteScheduler.from_config(config)
     pipeline: Any = diffusers.QwenImagePipeline(scheduler, tokenizer=tokenizer, **made)
     pipeline.prompt_template_encode_start_idx = len(tokenizer(TEMPLATE_HEAD, add_special_tokens=False).input_ids)

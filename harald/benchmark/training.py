@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.optim import AdamW
-from torch.utils.flop_counter import FlopCounterMode
 
 from harald.base.qwen_image import QwenImage
 from harald.benchmark.bars import SHARE, THROUGHPUT, THROUGHPUT_8, able, ratio, row, share, shares
 from harald.benchmark.bench import Bench, Measured
 from harald.benchmark.clock import in_turn
+from harald.benchmark.flops import counted
 from harald.config import Config, Economy
 from harald.encoder.model import PersonEncoder
 from harald.errors import DatasetError
@@ -111,9 +111,8 @@ class Steps:
 
     def flops(self) -> int:
         """Of one of our steps, forward and backward, nothing recomputed; products of matrices and attention alone."""
-        with FlopCounterMode(display=False) as counter:
-            self.step("ours", self.economy(recompute_base=0.0, recompute_encoder=False, targets_at_once=2))
-        return counter.get_total_flops()
+        economy = self.economy(recompute_base=0.0, recompute_encoder=False, targets_at_once=2)
+        return counted(lambda: self.step("ours", economy))
 
     def step(self, name: str, economy: Economy) -> None:
         config = with_economy(self.configs[name], economy)

@@ -192,7 +192,7 @@ def _text_config(tokenizer: Qwen2Tokenizer, sizes: Sizes) -> Qwen2_5_VLConfig:
             "fullatt_block_indexes": [0],
         },
         tie_word_embeddings=sizes.tied,
-        **_vision_ids(tokenizer),
+        **vision_ids(tokenizer),
     )
 
 
@@ -208,7 +208,7 @@ def qwen3_vl(folder: Path, sizes: Sizes) -> None:
             **sizes.vlm_vision,
         },
         tie_word_embeddings=sizes.tied,
-        **_vision_ids(tokenizer),
+        **vision_ids(tokenizer),
     )
     Qwen3VLForConditionalGeneration(config).eval().save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -221,7 +221,7 @@ def qwen3_vl(folder: Path, sizes: Sizes) -> None:
     ).save_pretrained(folder)
 
 
-def _vision_ids(tokenizer: Qwen2Tokenizer) -> dict[str, Any]:
+def vision_ids(tokenizer: Qwen2Tokenizer) -> dict[str, Any]:
     names = {
         "image_token_id": "<|image_pad|>",
         "video_token_id": "<|video_pad|>",

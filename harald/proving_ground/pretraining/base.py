@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch._inductor import config as inductor
 
 from harald import determinism
-from harald.base.compiled import SAME_TWICE, recordable
+from harald.base.compiled import ONE_BY_ONE, recordable
 from harald.proving_ground.pretraining import weights
 from harald.proving_ground.pretraining.fast_step import recorded
 from harald.proving_ground.pretraining.pool import Pictures
@@ -40,7 +40,7 @@ def run(segment: Segment) -> dict[str, float]:
             for layer in trained[1].layers:
                 layer.compile(dynamic=False)
         samples = Samples(pipeline, pool, segment, device, LOOKS)
-        with recordable(pipeline.transformer), inductor.patch(SAME_TWICE):
+        with recordable(pipeline.transformer), inductor.patch(ONE_BY_ONE):
             loss = FlowLoss(pipeline, samples, segment, device)
             plan = segment.plan(parts=PARTS, muon_decay=MUON_DECAY)
             train(trained, loss, plan, segment.log_row, segment.world)
