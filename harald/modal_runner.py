@@ -330,12 +330,13 @@ def measure_mini(
     states: int = 128,
     pictures: int = 512,
     faces_in_place: int = -1,
+    real_faces_in_place: int = -1,
     into: str = "",
 ) -> dict:
     """Measure every bar of the small world. --only: some of judge,vae,base,faces,speed,face_model."""
     return run("measure_mini", preset=preset, run_name=run_name, seed=seed, overrides=overrides,
                weights=weights, only=only, states=states, pictures=pictures,
-               faces_in_place=faces_in_place, into=into)  # fmt: skip
+               faces_in_place=faces_in_place, real_faces_in_place=real_faces_in_place, into=into)  # fmt: skip
 
 
 @job(**config.TRAIN_JOB | {"retries": None})

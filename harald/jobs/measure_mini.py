@@ -10,7 +10,7 @@ from harald.errors import ConfigError, did_you_mean
 from harald.jobs.pretrain_mini import SHIPPED
 from harald.proving_ground.bars import BARS, OPTIONAL, PARTS, SIZE, Row, as_json, from_json, merged, rows
 from harald.proving_ground.measure import origin, sheets
-from harald.proving_ground.measure.run import SHEET, SHEET_PICTURES, Measurement
+from harald.proving_ground.measure.run import REAL_SHEET, SHEET, SHEET_PICTURES, Measurement
 from harald.runtime import Runtime
 
 RESULT = "proving_ground.json"
@@ -18,20 +18,22 @@ RESULT = "proving_ground.json"
 
 def run(
     runtime: Runtime, config: Config, run_name: str, weights: str = "", only: str = "", states: int = 128,
-    pictures: int = 512, faces_in_place: int = -1, into: str = "",
+    pictures: int = 512, faces_in_place: int = -1, real_faces_in_place: int = -1, into: str = "",
 ) -> dict:  # fmt: skip
     """Measure parts of bars.PARTS and OPTIONAL (only: comma-separated; empty: PARTS), beside what the run has already.
 
     weights: a folder of the small models; empty: the package's. states, pictures: held-out states, drawn pictures.
-    faces_in_place: as counted on the run's faces.png. into: where a copy of the result goes.
+    faces_in_place: as counted on the run's faces.png; real_faces_in_place: on its faces_real.png, the yardstick.
+    into: where a copy of the result goes.
     """
     parts = chosen(only)
     source = Path(weights) if weights else SHIPPED
-    check(config, source, states, pictures, faces_in_place)
+    counts = faces_in_place, real_faces_in_place
+    check(config, source, states, pictures, counts)
     made = origin.digest(source)
     folder = runs.open_run(runtime, "measure_mini", run_name, config, weights=made, states=states, pictures=pictures)
     here = origin.here()
-    measurement = Measurement(config, source, folder, states, pictures, faces_in_place, here)
+    measurement = Measurement(config, source, folder, states, pictures, counts, here)
     table = [row for part in BARS for row in rows(part, {}, here, f"not measured yet: --only {part}")]
     if (folder / RESULT).exists():
         table = merged(table, from_json(json.loads((folder / RESULT).read_text())))
@@ -63,7 +65,7 @@ def chosen(only: str) -> tuple[str, ...]:
     return tuple(part for part in known if part in names)
 
 
-def check(config: Config, source: Path, states: int, pictures: int, faces_in_place: int) -> None:
+def check(config: Config, source: Path, states: int, pictures: int, faces_in_place: tuple[int, int]) -> None:
     """Raises ConfigError for what cannot be measured."""
     if config.pretrain is None:
         raise ConfigError(f"preset {config.preset!r} has no small models", "use --preset mini")
@@ -76,15 +78,15 @@ def check(config: Config, source: Path, states: int, pictures: int, faces_in_pla
             f"--pictures is {pictures}, and {states} states have {states * config.pretrain.views} views",
             "draw at least one picture and at most one of each view, or raise --states",
         )
-    if not -1 <= faces_in_place <= min(SHEET_PICTURES, pictures):
-        raise ConfigError(
-            f"--faces-in-place is {faces_in_place}, the sheet has {min(SHEET_PICTURES, pictures)} pictures",
-            "count the pictures of faces.png",
-        )
+    for flag, sheet, count in zip(("", "real-"), (SHEET, REAL_SHEET), faces_in_place, strict=True):
+        if not -1 <= count <= min(SHEET_PICTURES, pictures):
+            raise ConfigError(
+                f"--{flag}faces-in-place is {count}, the sheet has {min(SHEET_PICTURES, pictures)} pictures",
+                f"count the pictures of {sheet}",
+            )
 
 
 def report(folder: Path, table: list[Row], content: dict[str, Any]) -> str:
-    faces = folder / SHEET
     shown = [
         (sheet, [(reporting.embed_file(folder / sheets.FOLDER / p.file), p.caption) for p in sheet.pictures])
         for sheet in sheets.stored(folder)
@@ -97,7 +99,7 @@ def report(folder: Path, table: list[Row], content: dict[str, Any]) -> str:
         figures=[row for row in table if row.bar is None and row.value is not None],
         origins=sorted({(row.device, row.commit, row.command) for row in table if row.value is not None}),
         sheets=shown,
-        faces=reporting.embed_file(faces) if faces.exists() else "",
+        faces=[reporting.embed_file(folder / name) for name in (SHEET, REAL_SHEET) if (folder / name).exists()],
         config=(folder / "config.json").read_text(),
         fingerprint=(folder / "fingerprint.json").read_text(),
     )

@@ -71,7 +71,7 @@ def test_parts_measured_apart_are_the_whole_and_the_same_seed_repeats_it(measure
     assert table[FACES]["value"] is None and "counted by eye" in table[FACES]["note"]
     html = (folder / "report.html").read_text()
     assert "Reconstructions, the worst" in html and "Drawn from the text, the worst" in html
-    assert html.count("data:image/png") == 1 + 2 * 12 - 2 * 4 + 2 * 5 and "http" not in html.split("<body>")[1]
+    assert html.count("data:image/png") == 2 + 2 * 12 - 2 * 4 + 2 * 5 and "http" not in html.split("<body>")[1]
 
     for part in ("base,faces", "judge", "speed", "vae"):
         error, apart, other = measure(weights, "--only", part, name="apart")
@@ -85,9 +85,11 @@ def test_faces_are_counted_on_the_sheet_that_is_there(measure, weights):
     assert not error and by_name(drawn)[FACES]["met"] is False
     Image.new("RGB", (8, 8)).save(folder / "faces.png")  # stands for the sheet that was looked at
     before = (folder / "faces.png").read_bytes()
-    _, counted, _ = measure(weights, "--only", "faces", "--faces-in-place", "5")
+    assert (folder / "faces_real.png").read_bytes() != before
+    _, counted, _ = measure(weights, "--only", "faces", "--faces-in-place", "5", "--real-faces-in-place", "4")
     row = by_name(counted)[FACES]
     assert row["value"] == 1.0 and row["met"] and row["low"] < 1 and row["count"] == 5
+    assert "of the real views of the same persons and prompts 4 of 5" in row["note"]
     assert (folder / "faces.png").read_bytes() == before
     _, again, _ = measure(weights, "--only", "faces")
     assert by_name(again)[FACES]["value"] is None
@@ -120,7 +122,8 @@ def test_rows_of_other_weights_do_not_meet(measure, weights, tmp_path):
         (["--only", ","], "--only names the part ''"),
         (["--states", "0"], "--states is 0"),
         (["--pictures", "9"], "4 states have 8 views"),
-        (["--faces-in-place", "6"], "the sheet has 5 pictures"),
+        (["--faces-in-place", "6"], "--faces-in-place is 6, the sheet has 5 pictures"),
+        (["--real-faces-in-place", "6"], "--real-faces-in-place is 6, the sheet has 5 pictures"),
         (["--preset", "full"], "has no small models"),
         (["--weights", "no/such/folder"], "no/such/folder does not exist"),
     ],

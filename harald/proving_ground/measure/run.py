@@ -24,7 +24,7 @@ from harald.proving_ground.pretraining.weights import QWEN3_VL
 
 log = logging.getLogger(__name__)
 
-SHEET, SHEET_PICTURES = "faces.png", 100
+SHEET, REAL_SHEET, SHEET_PICTURES = "faces.png", "faces_real.png", 100
 NO_WEIGHTS = "no weights"
 
 
@@ -32,7 +32,8 @@ NO_WEIGHTS = "no weights"
 class Measurement:
     """What is measured with: config, weights, the run's folder, the sizes, and where the rows come from.
 
-    faces_in_place: how many pictures of the sheet were counted as good; -1: not counted yet.
+    faces_in_place: how many pictures of the sheet were counted as good, and how many of the real views of the same
+    persons and prompts; -1: not counted yet.
     """
 
     config: Config
@@ -40,7 +41,7 @@ class Measurement:
     folder: Path
     states: int
     pictures: int
-    faces_in_place: int
+    faces_in_place: tuple[int, int]
     origin: Origin
 
     def part(self, name: str) -> list[Row]:
@@ -86,14 +87,17 @@ class Measurement:
         if models.BASE in self.missing:
             return rows("faces", {}, self.origin, NO_WEIGHTS)
         path, count = self.folder / SHEET, min(SHEET_PICTURES, self.pictures)
-        if self.faces_in_place < 0 or not path.exists():
+        drawn, real = self.faces_in_place
+        if drawn < 0 or not path.exists():
             drawing.numbered_sheet(self.drawn(count)).save(path)
+            drawing.numbered_sheet(self.sampled.images[:count]).save(self.folder / REAL_SHEET)
         name = f"{SHEET}, sha256 {hashlib.sha256(path.read_bytes()).hexdigest()[:12]}"
-        if self.faces_in_place < 0:
+        if drawn < 0:
             note = f"to be counted by eye on {name}; then: --only faces --faces-in-place N"
             return rows("faces", {}, self.origin, note)
-        measured = {FACES: drawing.share(self.faces_in_place, count)}
-        return noted(rows("faces", measured, self.origin), f"counted by eye on {name}; Wilson's interval")
+        measured = {FACES: drawing.share(drawn, count)}
+        beside = f"; of the real views of the same persons and prompts {real} of {count}" if real >= 0 else ""
+        return noted(rows("faces", measured, self.origin), f"counted by eye on {name}; Wilson's interval{beside}")
 
     def speed_part(self) -> list[Row]:
         if models.BASE in self.missing:
