@@ -132,7 +132,7 @@ class First:
         before = vars(transformer).get("transformer_blocks")
         vars(transformer)["transformer_blocks"] = [_any_length(call) for call in self.calls]  # before its own
         try:
-            transformer.forward(**options | dict(zip(NAMES, (latents, text, whole), strict=True)))
+            type(transformer).forward(transformer, **options | dict(zip(NAMES, (latents, text, whole), strict=True)))
         finally:
             transformer.gradient_checkpointing = recompute
             del vars(transformer)["transformer_blocks"]

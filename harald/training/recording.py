@@ -1,10 +1,6 @@
-"""Steps as CUDA graphs: a batch's gradients are recorded once for every size of batch and launched as one.
+"""Steps as CUDA graphs: a batch's gradients are recorded once for every size of batch and launched as one."""
 
-At small sizes a step is a few thousand small kernels; launching them one by one takes longer than running them. A
-recording computes what the plain call computes, with the same kernels.
-"""
-
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable
 from functools import partial
 from typing import Any
 
@@ -12,6 +8,7 @@ import torch
 from torch import Tensor
 
 from harald.base import BaseModel
+from harald.base.recording import Recording
 from harald.config import Config
 from harald.encoder.chat import Chat
 from harald.encoder.model import PersonEncoder
@@ -20,33 +17,6 @@ from harald.training.batch import Batch, each_tensor
 from harald.training.step import measured_gradients
 
 MOST = 64  # each holds memory of its own
-WARM_UPS = 2  # the first call fills what is kept between calls, the second shows that it stays there
-
-
-class Recording:
-    """function(*inputs) as a CUDA graph, for inputs with the shapes and types of `sample`, which stay as they are.
-
-    What it returns is overwritten by the next call. pool: of memory, shared with recordings that never run at the same
-    time. stream: a torch.cuda.Stream to record on.
-    """
-
-    def __init__(self, function: Callable[..., Any], sample: Sequence[Tensor], pool: Any, stream: Any):
-        self.inputs = [tensor.clone() for tensor in sample]
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            for _ in range(WARM_UPS):
-                function(*self.inputs)
-        torch.cuda.current_stream().wait_stream(stream)
-        self.graph = torch.cuda.CUDAGraph()
-        # thread_local: the threads that load data go on meanwhile, and pin memory
-        with torch.cuda.graph(self.graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
-            self.outputs = function(*self.inputs)
-
-    def __call__(self, *inputs: Tensor) -> Any:
-        for place, tensor in zip(self.inputs, inputs, strict=True):
-            place.copy_(tensor, non_blocking=True)
-        self.graph.replay()
-        return self.outputs
 
 
 class Recorder:

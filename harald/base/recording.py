@@ -1,0 +1,167 @@
+"""Work as CUDA graphs: recorded once for each size, launched as one. The kernels are those of the plain call.
+
+A step of drawing or training is thousands of kernels; where one takes less time than its launch by the host, the device
+waits.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+log = logging.getLogger(__name__)
+
+WARM_UPS = 2  # the first call fills what is kept between calls, the second shows that it stays there
+
+
+class Recording:
+    """function(*inputs) as a CUDA graph, for inputs with the shapes and types of `sample`, which stay as they are.
+
+    What it returns is overwritten by the next call. pool: of memory, shared with recordings that never run at the same
+    time. stream: a torch.cuda.Stream to record on.
+    """
+
+    def __init__(self, function: Callable[..., Any], sample: Sequence[Tensor], pool: Any, stream: Any):
+        self.inputs = [tensor.clone() for tensor in sample]
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(WARM_UPS):
+                function(*self.inputs)
+        torch.cuda.current_stream().wait_stream(stream)
+        self.graph = torch.cuda.CUDAGraph()
+        # thread_local: the threads that load data go on meanwhile, and pin memory
+        with torch.cuda.graph(self.graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
+            self.outputs = function(*self.inputs)
+
+    def __call__(self, *inputs: Tensor) -> Any:
+        for place, tensor in zip(self.inputs, inputs, strict=True):
+            place.copy_(tensor, non_blocking=True)
+        self.graph.replay()
+        return self.outputs
+
+
+@contextmanager
+def replayed(modules: Iterable[nn.Module], device: torch.device) -> Iterator[None]:
+    """Inside, each module's forward pass without gradients runs plainly the first time that it sees inputs of a kind
+    (sizes, types, everything that is no tensor), is recorded the second time, and launched as one from then on. On a
+    CPU nothing changes.
+
+    The modules are of one class and run one after another: they share memory for inputs and results.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    shared = Shared(Recorded, device)
+    modules = list(modules)
+    own = [vars(module).get("forward") for module in modules]
+    for module in modules:
+        vars(module)["forward"] = Replayed(module.forward, shared)
+    try:
+        yield
+    finally:
+        for module, forward in zip(modules, own, strict=True):
+            del vars(module)["forward"]
+            vars(module).update({} if forward is None else {"forward": forward})
+
+
+class Recorded:
+    """Recorded work without inputs and results: it reads and writes what stays in its place."""
+
+    stream: Any = None  # one for all: each has workspaces of its own
+    pool: Any = None
+
+    @classmethod
+    @contextmanager
+    def aside(cls) -> Iterator[None]:
+        """On the stream for recordings, which have to be made on another one than the usual."""
+        cls.stream = cls.stream or torch.cuda.Stream()
+        cls.stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(cls.stream):
+            yield
+        torch.cuda.current_stream().wait_stream(cls.stream)
+
+    def __init__(self, work: Callable[[], None]):
+        self.graph = torch.cuda.CUDAGraph()
+        with self.aside():
+            type(self).pool = self.pool or torch.cuda.graph_pool_handle()
+            self.graph.capture_begin(pool=self.pool, capture_error_mode="thread_local")
+            try:
+                work()
+            finally:
+                self.graph.capture_end()
+
+    def __call__(self) -> None:
+        self.graph.replay()
+
+
+Size = tuple[torch.Size, torch.dtype]
+
+
+class Shared:
+    """Memory of several recordings of the same sizes. record: Recorded, or what stands for it."""
+
+    def __init__(self, record: Any, device: torch.device):
+        self.record, self.device = record, device
+        self.places: dict[Any, list[Tensor]] = {}
+
+    def at(self, name: str, sizes: Sequence[Size]) -> list[Tensor]:
+        """Places for tensors of these sizes, the same ones every time."""
+        key = name, tuple(sizes)
+        if key not in self.places:
+            self.places[key] = [torch.empty(shape, dtype=dtype, device=self.device) for shape, dtype in sizes]
+        return self.places[key]
+
+
+class Replayed:
+    """call(*args, **options), see `replayed`."""
+
+    def __init__(self, call: Callable[..., Any], shared: Shared):
+        self.call, self.shared = call, shared
+        self.known: dict[Any, tuple[Sequence[Size], Any]] = {}  # kind of inputs -> sizes and form of the results
+        self.recordings: dict[Any, Callable[[], None] | None] = {}  # None: it cannot be recorded
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        leaves, form = tree_flatten((args, options))
+        tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+        kind = str(form), str([None if isinstance(leaf, Tensor) else leaf for leaf in leaves]), sizes_of(tensors)
+        if torch.is_grad_enabled() or self.recordings.get(kind, True) is None:
+            return self.call(*args, **options)
+        if kind not in self.known:
+            with self.shared.record.aside():
+                out = self.call(*args, **options)
+            results, form = tree_flatten(out)
+            self.known[kind] = sizes_of(results), form
+            return out
+        sizes, out_form = self.known[kind]
+        inputs, outputs = self.shared.at("in", kind[2]), self.shared.at("out", sizes)
+        for place, tensor in zip(inputs, tensors, strict=True):
+            place.copy_(tensor)
+        if kind not in self.recordings:
+
+            def work() -> None:
+                left = iter(inputs)
+                given, named = tree_unflatten([next(left) if isinstance(x, Tensor) else x for x in leaves], form)
+                for place, result in zip(outputs, tree_flatten(self.call(*given, **named))[0], strict=True):
+                    place.copy_(result)
+
+            self.recordings[kind] = self._recorded(work)
+        launch = self.recordings[kind]
+        if launch is None:
+            return self.call(*args, **options)
+        launch()
+        return tree_unflatten([place.clone() for place in outputs], out_form)
+
+    def _recorded(self, work: Callable[[], None]) -> Callable[[], None] | None:
+        try:
+            return self.shared.record(work)
+        except RuntimeError as error:
+            log.warning("launched kernel by kernel, which is slower: recording failed: %s", str(error).splitlines()[0])
+            return None
+
+
+def sizes_of(tensors: Sequence[Tensor]) -> tuple[Size, ...]:
+    return tuple((tensor.shape, tensor.dtype) for tensor in tensors)
