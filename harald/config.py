@@ -260,7 +260,7 @@ class Economy(Strict):
     targets_at_once: int = 0  # that go through the base model together; 0: all of a part
     frozen: Literal["plain", "float8", "float8_once"] = "plain"  # once: half the bytes, turned in every backward pass
     lora: Literal["float32", "autocast"] = "float32"  # what the encoder's LoRA computes in; its weights are float32
-    compile: Literal["off", "same_twice", "fastest"] = "off"  # fastest: other bits in every call
+    compile: Literal["off", "same_twice", "fastest"] = "off"  # fastest: the clock chooses the kernels
 
 
 @dataclass(frozen=True)
@@ -428,7 +428,7 @@ LAVISH = Economy(recompute_base=0.0, recompute_encoder=False)  # for models that
 
 # What a training of the published models takes on a GPU of so many GiB; docs/hardware.md has the figures.
 ECONOMIES = {
-    141: Economy(recompute_base=0.0, targets_at_once=4, lora="autocast", compile="same_twice"),
+    141: Economy(recompute_base=0.0, recompute_encoder=False, targets_at_once=4, lora="autocast", compile="same_twice"),
     80: Economy(recompute_base=0.0, targets_at_once=4, frozen="float8_once", lora="autocast", compile="same_twice"),
     48: Economy(targets_at_once=2, frozen="float8_once", lora="autocast", compile="same_twice"),
 }

@@ -141,24 +141,16 @@ def check(config: Config) -> None:
 
 
 def _check_economy(config: Config) -> None:
-    train, economy = config.train, config.train.economy
+    economy = config.train.economy
     _check_share("train.economy.recompute_base", economy.recompute_base)
     if economy.targets_at_once < 0:
         raise ConfigError(
             f"train.economy.targets_at_once is {economy.targets_at_once}", "use 0 (all) or a number of targets"
         )
-    saving = {
-        "recompute_base": economy.recompute_base > 0,
-        "recompute_encoder": economy.recompute_encoder,
-        "compile": economy.compile != "off",
-    }
-    if train.recorded and any(saving.values()):
-        named = ", ".join(f"train.economy.{name}" for name, on in saving.items() if on)
-        raise ConfigError(f"train.recorded and {named} are on", "choose one of them: a recording computes nothing anew")
     if config.deterministic and economy.compile == "fastest":
         raise ConfigError(
-            "train.economy.compile is 'fastest' and deterministic is true: kernels that Inductor fuses give other "
-            "gradients in every call",
+            "train.economy.compile is 'fastest' and deterministic is true: kernels are then chosen by the clock, and "
+            "another process may choose others",
             "use 'same_twice', or set deterministic to false",
         )
 

@@ -35,9 +35,9 @@ STOCK, NOBODY, EXACT = "stock pipeline", "ours, nobody", "ours, nobody, compiled
 FLOAT8, FAST = "ours, nobody, compiled, float8", "ours, nobody, compiled, float8, block cache (fast)"
 LIGHTNING = "ours, nobody, compiled, 8 steps without guidance (lightning)"
 TWO, BATCHED = "velocity, two calls, compiled", "velocity, one call of two with a mask, compiled"
-PERSON_ARM = "ours, person, compiled, pictures: "
+PERSON_ARM, EDIT_ARM = "ours, person, compiled, pictures: ", "edit pipeline, pictures: "
 REFERENCES, EDITS = (1, 2, 3, 4, 8), (1, 2, 3)
-STEPS = (2, 10)  # that are drawn; a picture of more is calculated from both
+STEPS, EDIT_STEPS = (2, 10), (2, 4)  # that are drawn; a picture of more is calculated from both
 
 
 def person_arm(references: int) -> str:
@@ -45,7 +45,7 @@ def person_arm(references: int) -> str:
 
 
 def edit_arm(references: int) -> str:
-    return f"edit pipeline, pictures: {references}"
+    return f"{EDIT_ARM}{references}"
 
 
 class Pictures:
@@ -191,11 +191,12 @@ def part(bench: Bench) -> Measured:
     """All arms in turn."""
     base = bench.base()
     pictures = Pictures(base, bench.encoder(base), [load_picture(v.image) for v in bench.states[0].views], bench.config)
-    steps, wanted, device = STEPS, bench.config.generate.steps, bench.device
+    wanted, device = bench.config.generate.steps, bench.device
     arms = able(pictures.arms(), device)
-    drawn = {(name, n): lambda draw=draw, n=n: draw(n) for name, draw in arms.items() for n in steps}
+    steps = {name: EDIT_STEPS if name.startswith(EDIT_ARM) else STEPS for name in arms}
+    drawn = {(name, n): lambda draw=draw, n=n: draw(n) for name, draw in arms.items() for n in steps[name]}
     raw = in_turn({f"{name}: {n} steps": call for (name, n), call in drawn.items()}, bench.rounds, device)
-    timings = {name: at_steps({n: raw[f"{name}: {n} steps"] for n in steps}, wanted) for name in arms}
+    timings = {name: at_steps({n: raw[f"{name}: {n} steps"] for n in steps[name]}, wanted) for name in arms}
     with computed_steps() as computed:
         timings |= in_turn(able(pictures.whole_arms(), device), bench.rounds, device)
     negative = in_turn(able(pictures.negative_arms(), device), bench.rounds, device)
@@ -211,7 +212,8 @@ def part(bench: Bench) -> Measured:
     g = bench.config.generate
     text = "\n".join([
         f"A picture of {g.size} px in {wanted} steps with guidance, everything from the prompt on. Arms but fast and "
-        f"lightning were drawn with {steps[0]} and {steps[1]} steps, and {wanted} calculated from both.",
+        f"lightning were drawn with {STEPS[0]} and {STEPS[1]} steps (the edit pipeline's with {EDIT_STEPS[0]} and "
+        f"{EDIT_STEPS[1]}), and {wanted} calculated from both.",
         "", "| arm | a picture | fastest to slowest | price | peak memory |", "|---|---|---|---|---|",
         *(row(name, timing, device, 0) for name, timing in (timings | negative).items()), "",
         f"Fast computes {100 * share:.0f} % of the steps whole (threshold {g.cache_threshold:g}); with random weights "

@@ -23,9 +23,7 @@ def steps(world: World, made: Callable[[], Bench]) -> Timing:
     economy = bench.config.train.economy
     if not compiles(bench.device):
         economy = dataclasses.replace(economy, compile="off")
-    train = dataclasses.replace(
-        bench.config.train, phases=(), states_per_batch=STATES, parts=2, recorded=False, economy=economy
-    )
+    train = dataclasses.replace(bench.config.train, phases=(), states_per_batch=STATES, parts=2, economy=economy)
     config = dataclasses.replace(bench.config, train=train)
     base = bench.base()
     encoder = bench.encoder(base)

@@ -108,6 +108,7 @@ def training(bench: Bench) -> Measured:
         steps.step("taught", economy)  # converts, compiles
 
         def work(economy: Any = economy) -> dict[str, Timing]:
+            steps.recorders.clear()  # what is recorded within the bound fits
             return in_turn({"step": lambda: steps.step("taught", economy)}, bench.rounds, bench.device)
 
         fits, times = smallest(work, bench.device)

@@ -13,6 +13,9 @@ from harald.base.qwen_image import QwenImage
 from harald.config import Config
 from harald.encoder.model import PersonEncoder
 
+# Nothing here draws random numbers, and asking for their state cannot be recorded.
+again_later = partial(checkpoint, use_reentrant=False, preserve_rng_state=False)
+
 
 @contextmanager
 def economical(base: QwenImage, encoder: PersonEncoder, config: Config, backend: Any = None) -> Iterator[None]:
@@ -44,13 +47,13 @@ def recomputing(base: QwenImage, encoder: PersonEncoder, share: float, reading: 
     again = {id(block) for block in blocks[: round(share * len(blocks))]}
 
     def call(block: Any, *inputs: Any) -> Any:
-        return checkpoint(block, *inputs, use_reentrant=False) if id(block) in again else block(*inputs)
+        return again_later(block, *inputs) if id(block) in again else block(*inputs)
 
     if again:
         transformer.enable_gradient_checkpointing(call)
     own = [vars(layer).get("forward") for layer in layers]
     for layer in layers:  # around what is compiled, and within hooks: the library's own way is neither in all versions
-        vars(layer)["forward"] = partial(checkpoint, layer.forward, use_reentrant=False)
+        vars(layer)["forward"] = partial(again_later, layer.forward)
     try:
         yield
     finally:

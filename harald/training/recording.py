@@ -1,5 +1,6 @@
 """Steps as CUDA graphs: a batch's gradients are recorded once for every size of batch and launched as one."""
 
+import logging
 from collections.abc import Callable, Hashable
 from functools import partial
 from typing import Any
@@ -12,9 +13,10 @@ from harald.base.recording import Recording
 from harald.config import Config
 from harald.encoder.chat import Chat
 from harald.encoder.model import PersonEncoder
-from harald.errors import TrainingError
 from harald.training.batch import Batch, each_tensor
 from harald.training.step import measured_gradients
+
+log = logging.getLogger(__name__)
 
 MOST = 64  # each holds memory of its own
 
@@ -27,6 +29,7 @@ class Recorder:
 
     def __init__(self, base: BaseModel, encoder: PersonEncoder, config: Config):
         self.base, self.encoder, self.config = base, encoder, config
+        self.warned = False
         self.recordings: dict[Hashable, tuple[Callable[..., Any], list[Any]]] = {}
         self.pool = torch.cuda.graph_pool_handle() if torch.cuda.is_available() else None
         self.stream = torch.cuda.Stream() if torch.cuda.is_available() else None
@@ -36,17 +39,24 @@ class Recorder:
         key = self._key(batch, tensors)
         if key not in self.recordings:
             if len(self.recordings) == MOST:
-                train = self.config.train.at(batch.step)
-                needed = train.max_references + train.targets_per_state
-                raise TrainingError(
-                    f"train.recorded is on, and the batches have more than {MOST} different sizes",
-                    "set train.recorded to false, or give the pictures of the data set one size, and every state"
-                    f" {needed} or more views of each domain (train.max_references + train.targets_per_state)",
-                )
+                self._warn(batch.step)
+                del self.recordings[next(iter(self.recordings))]  # the one that was not used for the longest time
             recording = Recording(partial(self._gradients, batch), tensors, self.pool, self.stream)
             self.recordings[key] = recording, self.encoder.kept()  # a recording reads these places in memory
+        self.recordings[key] = self.recordings.pop(key)
         gradients, values = self.recordings[key][0](*tensors)
         return gradients, values.clone()
+
+    def _warn(self, step: int) -> None:
+        if self.warned:
+            return
+        self.warned, train = True, self.config.train.at(step)
+        log.warning(
+            "batches have more than %d different sizes, and each is recorded before it is computed, which takes "
+            "longer than a step: give the pictures of the data set one size, and every state %d or more views of each "
+            "domain (train.max_references + train.targets_per_state), or set train.recorded to false",
+            MOST, train.max_references + train.targets_per_state,
+        )  # fmt: skip
 
     def _gradients(self, like: Batch, *tensors: Tensor) -> tuple[list[Tensor], Tensor]:
         return measured_gradients(self.base, self.encoder, with_tensors(like, tensors), self.config)

@@ -7,8 +7,6 @@ import torch
 
 from harald import config
 from harald.data.index import states_for
-from harald.errors import ConfigError, TrainingError
-from harald.settings import resolve
 from harald.training import recording
 from harald.training.batch import MULTIPLE, Batches
 from harald.training.recording import Recorder
@@ -62,17 +60,15 @@ def test_room_for_all_lengths_changes_no_loss(batches):
         assert one.abs().max() > 0 and (one - other).norm() <= 1e-4 * other.norm()
 
 
-def test_too_many_sizes_are_refused(batches, monkeypatch):
+def test_too_many_sizes_are_recorded_again_and_change_no_bit(batches, monkeypatch, caplog):
     monkeypatch.setattr(recording, "Recording", lambda function, sample, pool, stream: function)
     monkeypatch.setattr(recording, "MOST", 1)
     recorder = Recorder(base(), encoder(), batches.config)
     train = batches.config.train
+    for step in range(6):
+        gradients, values = recorder(batches[step])
+        expected, measured = measured_gradients(base(), encoder(), batches[step], batches.config)
+        assert all(map(torch.equal, gradients, expected)) and torch.equal(values, measured)
+        assert len(recorder.recordings) == 1
     needed = train.max_references + train.targets_per_state
-    with pytest.raises(TrainingError, match=rf"(?s)more than 1 different sizes.* {needed} or more views"):
-        for step in range(STEPS):
-            recorder(batches[step])
-
-
-def test_recorded_steps_do_not_go_with_recomputed_activations():
-    with pytest.raises(ConfigError, match="choose one of them"):
-        resolve("tiny", overrides='{"train": {"recorded": true, "economy": {"recompute_base": 0.5}}}')
+    assert caplog.text.count("more than 1 different sizes") == 1 and f" {needed} or more views" in caplog.text
