@@ -79,7 +79,7 @@ def twice(call: Callable[[], list[Tensor]]) -> tuple[int | str, str]:
         return f"failed: {said(error)}", ""
     digest = hashlib.sha256()
     for tensor in first:
-        digest.update(tensor.contiguous().flatten().view(torch.uint8).cpu().numpy())
+        digest.update(tensor.contiguous().flatten().view(torch.uint8).cpu().numpy().tobytes())
     return count, digest.hexdigest()
 
 
