@@ -55,7 +55,7 @@ def replayed(modules: Iterable[nn.Module], device: torch.device) -> Iterator[Non
     if device.type != "cuda":
         yield
         return
-    shared = Shared(Recorded, device)
+    shared = Shared(Graphs(), device)
     modules = list(modules)
     own = [vars(module).get("forward") for module in modules]
     for module in modules:
@@ -68,44 +68,45 @@ def replayed(modules: Iterable[nn.Module], device: torch.device) -> Iterator[Non
             vars(module).update({} if forward is None else {"forward": forward})
 
 
-class Recorded:
-    """Recorded work without inputs and results: it reads and writes what stays in its place."""
+class Graphs:
+    """Records work without inputs and results, which reads and writes what stays in its place. All recordings share
+    memory, which lives as long as they do.
+    """
 
     stream: Any = None  # one for all: each has workspaces of its own
-    pool: Any = None
 
-    @classmethod
+    def __init__(self) -> None:
+        self.pool = torch.cuda.graph_pool_handle()
+
     @contextmanager
-    def aside(cls) -> Iterator[None]:
+    def aside(self) -> Iterator[None]:
         """On the stream for recordings, which have to be made on another one than the usual."""
-        cls.stream = cls.stream or torch.cuda.Stream()
-        cls.stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(cls.stream):
+        stream = Graphs.stream = Graphs.stream or torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
             yield
-        torch.cuda.current_stream().wait_stream(cls.stream)
+        torch.cuda.current_stream().wait_stream(stream)
 
-    def __init__(self, work: Callable[[], None]):
-        self.graph = torch.cuda.CUDAGraph()
+    def record(self, work: Callable[[], None]) -> Callable[[], None]:
+        """Gives what launches the work. Raises RuntimeError if it cannot be recorded."""
+        graph = torch.cuda.CUDAGraph()
         with self.aside():
-            type(self).pool = self.pool or torch.cuda.graph_pool_handle()
-            self.graph.capture_begin(pool=self.pool, capture_error_mode="thread_local")
+            graph.capture_begin(pool=self.pool, capture_error_mode="thread_local")
             try:
                 work()
             finally:
-                self.graph.capture_end()
-
-    def __call__(self) -> None:
-        self.graph.replay()
+                graph.capture_end()
+        return graph.replay
 
 
 Size = tuple[torch.Size, torch.dtype]
 
 
 class Shared:
-    """Memory of several recordings of the same sizes. record: Recorded, or what stands for it."""
+    """Memory for inputs and results of several recordings. graphs: Graphs, or what stands for them."""
 
-    def __init__(self, record: Any, device: torch.device):
-        self.record, self.device = record, device
+    def __init__(self, graphs: Any, device: torch.device):
+        self.graphs, self.device = graphs, device
         self.places: dict[Any, list[Tensor]] = {}
 
     def at(self, name: str, sizes: Sequence[Size]) -> list[Tensor]:
@@ -131,7 +132,7 @@ class Replayed:
         if torch.is_grad_enabled() or self.recordings.get(kind, True) is None:
             return self.call(*args, **options)
         if kind not in self.known:
-            with self.shared.record.aside():
+            with self.shared.graphs.aside():
                 out = self.call(*args, **options)
             results, form = tree_flatten(out)
             self.known[kind] = sizes_of(results), form
@@ -157,7 +158,7 @@ class Replayed:
 
     def _recorded(self, work: Callable[[], None]) -> Callable[[], None] | None:
         try:
-            return self.shared.record(work)
+            return self.shared.graphs.record(work)
         except RuntimeError as error:
             log.warning("launched kernel by kernel, which is slower: recording failed: %s", str(error).splitlines()[0])
             return None

@@ -2,7 +2,6 @@
 
 import contextlib
 
-import pytest
 import torch
 from torch import Tensor, nn
 
@@ -13,21 +12,21 @@ CPU = torch.device("cpu")
 
 
 class Again:
-    """In the place of a CUDA graph: what was recorded, with what then lies in its places."""
+    """In the place of CUDA graphs: what was recorded, with what then lies in its places. made: recordings."""
 
-    made = 0
-    aside = contextlib.nullcontext
+    def __init__(self):
+        self.made = 0
 
-    def __init__(self, work):
-        self.work, self.calls = work, 0
-        type(self).made += 1
+    def aside(self):
+        return contextlib.nullcontext()
 
-    def __call__(self):
-        self.work()
+    def record(self, work):
+        self.made += 1
+        return work
 
 
 class Refused(Again):
-    def __init__(self, work):
+    def record(self, work):
         raise RuntimeError("operation not permitted when stream is capturing\nmore")
 
 
@@ -51,15 +50,9 @@ def inputs(seed: int, length: int = 3, masked: bool = False) -> tuple[tuple, dic
     return (x,), {"mask": mask, "turn": tuple(turn), "shapes": [[(1, length, 2)]]}
 
 
-@pytest.fixture
-def counted(monkeypatch):
-    monkeypatch.setattr(Again, "made", 0)
-    return Again
-
-
 @torch.no_grad()
-def test_a_recording_gives_what_the_plain_call_gives_for_every_kind_of_inputs(counted):
-    shared = Shared(counted, CPU)
+def test_a_recording_gives_what_the_plain_call_gives_for_every_kind_of_inputs():
+    shared = Shared(graphs := Again(), CPU)
     blocks = [Block(2.0), Block(-3.0)]
     calls = [Replayed(block.forward, shared) for block in blocks]
     results = []
@@ -72,7 +65,7 @@ def test_a_recording_gives_what_the_plain_call_gives_for_every_kind_of_inputs(co
                 for one, other in zip(*((r if isinstance(r, tuple) else (r,)) for r in (got, expected)), strict=True):
                     assert torch.equal(one, other)
                 results.append((got, expected))
-    assert counted.made == 2 * 3, "one of each block and kind, made at the second call"
+    assert graphs.made == 2 * 3, "one of each block and kind, made at the second call"
     for got, expected in results:  # nothing was overwritten by later calls
         assert torch.equal(got[0], expected[0])
 
@@ -80,21 +73,21 @@ def test_a_recording_gives_what_the_plain_call_gives_for_every_kind_of_inputs(co
 @torch.no_grad()
 def test_what_cannot_be_recorded_runs_as_it_is_and_says_so_once(caplog):
     block = Block(2.0)
-    call = Replayed(block.forward, Shared(Refused, CPU))
+    call = Replayed(block.forward, Shared(Refused(), CPU))
     for seed in range(4):
         args, options = inputs(seed)
         assert torch.equal(call(*args, **options), block.forward(*args, **options))
     assert caplog.text.count("not permitted when stream is capturing") == 1 and "more" not in caplog.text
 
 
-def test_gradients_are_never_recorded(counted):
-    call = Replayed(Block(2.0).forward, Shared(counted, CPU))
+def test_gradients_are_never_recorded():
+    call = Replayed(Block(2.0).forward, Shared(graphs := Again(), CPU))
     for seed in range(3):
         args, options = inputs(seed)
         args[0].requires_grad_()
         call(*args, **options).sum().backward()
         assert torch.equal(args[0].grad, torch.full_like(args[0], 2.0))
-    assert counted.made == 0
+    assert graphs.made == 0
 
 
 @torch.no_grad()
@@ -103,7 +96,7 @@ def test_modules_are_as_they_were_outside_and_on_a_cpu(monkeypatch):
     vars(own)["forward"] = before = lambda *args, **options: "own"
     with replayed([block], CPU):
         assert "forward" not in vars(block)
-    monkeypatch.setattr(recording, "Recorded", Again)
+    monkeypatch.setattr(recording, "Graphs", Again)
     with replayed([block, own], torch.device("cuda")):
         assert isinstance(vars(block)["forward"], Replayed) and isinstance(vars(own)["forward"], Replayed)
         assert vars(own)["forward"].call is before
