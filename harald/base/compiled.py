@@ -19,7 +19,8 @@ from harald.base.text_mask import masked_by_channel, no_lengths, replaced
 Fusions = dict[str, Any]  # Inductor's options; none: all fusions, kernels chosen by the clock
 # All fusions: frozen blocks have the same bytes twice (PyTorch 2.11, H200), and no clock chooses the kernels.
 SAME_TWICE: Fusions = {"deterministic": True}
-# Where weights are trained, fused kernels give other gradients in every call (the same machine); these do not.
+# Where the blocks' own weights are trained, fused kernels give other gradients in every call (the same machine); these
+# do not.
 ONE_BY_ONE: Fusions = {
     **SAME_TWICE, "max_fusion_size": 1, "epilogue_fusion": False, "aggressive_fusion": False,
     "triton.mix_order_reduction": False,

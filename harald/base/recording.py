@@ -4,6 +4,7 @@ A step of drawing or training is thousands of kernels; where one takes less time
 waits.
 """
 
+import gc
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -34,7 +35,7 @@ class Recording:
         torch.cuda.current_stream().wait_stream(stream)
         self.graph = torch.cuda.CUDAGraph()
         # thread_local: the threads that load data go on meanwhile, and pin memory
-        with torch.cuda.graph(self.graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
+        with no_collection(), torch.cuda.graph(self.graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
             self.outputs = function(*self.inputs)
 
     def __call__(self, *inputs: Tensor) -> Any:
@@ -42,6 +43,18 @@ class Recording:
             place.copy_(tensor, non_blocking=True)
         self.graph.replay()
         return self.outputs
+
+
+@contextmanager
+def no_collection() -> Iterator[None]:
+    """Inside, Python collects no garbage: a recording that is destroyed while another one is made ends it."""
+    on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if on:
+            gc.enable()
 
 
 @contextmanager
@@ -58,14 +71,17 @@ def replayed(modules: Iterable[nn.Module], device: torch.device) -> Iterator[Non
     shared = Shared(Graphs(), device)
     modules = list(modules)
     own = [vars(module).get("forward") for module in modules]
-    for module in modules:
-        vars(module)["forward"] = Replayed(module.forward, shared)
+    calls = [Replayed(module.forward, shared) for module in modules]
+    for module, call in zip(modules, calls, strict=True):
+        vars(module)["forward"] = call
     try:
         yield
     finally:
         for module, forward in zip(modules, own, strict=True):
             del vars(module)["forward"]
             vars(module).update({} if forward is None else {"forward": forward})
+        for kept in (shared.places, *(call.recordings for call in calls)):
+            kept.clear()  # now: diffusers' hooks keep the calls in cycles
 
 
 class Graphs:
@@ -77,6 +93,7 @@ class Graphs:
 
     def __init__(self) -> None:
         self.pool = torch.cuda.graph_pool_handle()
+        self.begun = False
 
     @contextmanager
     def aside(self) -> Iterator[None]:
@@ -90,7 +107,10 @@ class Graphs:
     def record(self, work: Callable[[], None]) -> Callable[[], None]:
         """Gives what launches the work. Raises RuntimeError if it cannot be recorded."""
         graph = torch.cuda.CUDAGraph()
-        with self.aside():
+        if not self.begun:
+            torch.cuda.empty_cache()  # the memory of earlier recordings, and of the plain pass: a capture frees none
+        self.begun = True
+        with no_collection(), self.aside():
             graph.capture_begin(pool=self.pool, capture_error_mode="thread_local")
             try:
                 work()
@@ -106,7 +126,7 @@ class Shared:
     """Memory for inputs and results of several recordings. graphs: Graphs, or what stands for them."""
 
     def __init__(self, graphs: Any, device: torch.device):
-        self.graphs, self.device = graphs, device
+        self.graphs, self.device, self.broken = graphs, device, False
         self.places: dict[Any, list[Tensor]] = {}
 
     def at(self, name: str, sizes: Sequence[Size]) -> list[Tensor]:
@@ -116,6 +136,12 @@ class Shared:
             self.places[key] = [torch.empty(shape, dtype=dtype, device=self.device) for shape, dtype in sizes]
         return self.places[key]
 
+    def fail(self, error: RuntimeError) -> None:
+        """From now on all calls are plain: a recording that failed may leave others unusable."""
+        self.broken = True
+        why = str(error.__context__ or error).strip() or type(error).__name__
+        log.warning("launched kernel by kernel, which is slower: recording failed: %s", why.splitlines()[0])
+
 
 class Replayed:
     """call(*args, **options), see `replayed`."""
@@ -123,13 +149,13 @@ class Replayed:
     def __init__(self, call: Callable[..., Any], shared: Shared):
         self.call, self.shared = call, shared
         self.known: dict[Any, tuple[Sequence[Size], Any]] = {}  # kind of inputs -> sizes and form of the results
-        self.recordings: dict[Any, Callable[[], None] | None] = {}  # None: it cannot be recorded
+        self.recordings: dict[Any, Callable[[], None]] = {}
 
     def __call__(self, *args: Any, **options: Any) -> Any:
         leaves, form = tree_flatten((args, options))
         tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
-        kind = str(form), str([None if isinstance(leaf, Tensor) else leaf for leaf in leaves]), sizes_of(tensors)
-        if torch.is_grad_enabled() or self.recordings.get(kind, True) is None:
+        kind = str(form), str(["a tensor" if isinstance(x, Tensor) else repr(x) for x in leaves]), sizes_of(tensors)
+        if torch.is_grad_enabled() or self.shared.broken:
             return self.call(*args, **options)
         if kind not in self.known:
             with self.shared.graphs.aside():
@@ -149,19 +175,13 @@ class Replayed:
                 for place, result in zip(outputs, tree_flatten(self.call(*given, **named))[0], strict=True):
                     place.copy_(result)
 
-            self.recordings[kind] = self._recorded(work)
-        launch = self.recordings[kind]
-        if launch is None:
-            return self.call(*args, **options)
-        launch()
+            try:
+                self.recordings[kind] = self.shared.graphs.record(work)
+            except RuntimeError as error:
+                self.shared.fail(error)
+                return self.call(*args, **options)
+        self.recordings[kind]()
         return tree_unflatten([place.clone() for place in outputs], out_form)
-
-    def _recorded(self, work: Callable[[], None]) -> Callable[[], None] | None:
-        try:
-            return self.shared.graphs.record(work)
-        except RuntimeError as error:
-            log.warning("launched kernel by kernel, which is slower: recording failed: %s", str(error).splitlines()[0])
-            return None
 
 
 def sizes_of(tensors: Sequence[Tensor]) -> tuple[Size, ...]:

@@ -60,6 +60,7 @@ class Drawing:
             try:
                 yield
             finally:
+                transformer._reset_stateful_cache()  # its tensors, which the hooks keep in cycles
                 transformer.disable_cache()
 
 

@@ -105,10 +105,11 @@ def training(bench: Bench) -> Measured:
         if not compiles(bench.device):
             economy = dataclasses.replace(economy, compile="off")
         label = f"train.economy for {name} GiB"
+        steps.forget()
         steps.step("taught", economy)  # converts, compiles
 
         def work(economy: Any = economy) -> dict[str, Timing]:
-            steps.recorders.clear()  # what is recorded within the bound fits
+            steps.forget()  # what is recorded within the bound fits
             return in_turn({"step": lambda: steps.step("taught", economy)}, bench.rounds, bench.device)
 
         fits, times = smallest(work, bench.device)

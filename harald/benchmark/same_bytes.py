@@ -45,9 +45,12 @@ def part(bench: Bench) -> Measured:
         "a picture, kernels chosen by the clock": lambda: [drawn(base, bench, Drawing("exact", same_twice=False))],
     }
     times = {RECORDED: lambda: steps.step("recorded", same), LOOSE: steps.loose}
-    found_twice = {name: twice(call) for name, call in able(promised | others, bench.device).items()}
+    found_twice = {}
+    for name, call in able(promised | others, bench.device).items():
+        found_twice[name] = twice(call)
+        steps.forget()
     timings = in_turn(able(times, bench.device), bench.rounds, bench.device)
-    steps.recorders.clear()
+    steps.forget()
     light = steps.economy(compile="same_twice", frozen="float8")
     promised["gradients, compiled, float8"] = lambda: steps.gradient(light)
     last = {name: call for name, call in able(promised, bench.device).items() if "float8" in name}

@@ -12,7 +12,7 @@ from torch.optim import AdamW
 
 from harald.base.qwen_image import QwenImage
 from harald.benchmark.bars import SHARE, THROUGHPUT, THROUGHPUT_8, able, ratio, row, share, shares
-from harald.benchmark.bench import Bench, Measured
+from harald.benchmark.bench import Bench, Measured, forget
 from harald.benchmark.clock import in_turn
 from harald.benchmark.flops import counted
 from harald.config import Config, Economy
@@ -22,7 +22,8 @@ from harald.records import State
 from harald.training.batch import Batch, Batches
 from harald.training.economy import economical
 from harald.training.loop import GradientsOf, gradients, make_optimizer, train_step
-from harald.training.step import target_losses
+from harald.training.recording import new_pool
+from harald.training.step import target_losses, trained_parameters
 
 PLAIN, EAGER, COMPILED = "plain loop", "ours, eager", "ours, compiled"
 TAUGHT = "ours, compiled, recorded, with a teacher's pass"
@@ -55,6 +56,7 @@ class Steps:
         self.batches = {name: self._batch(c, states) for name, c in self.configs.items()}
         self.optimizer = make_optimizer(encoder, train)
         self.recorders: dict[Any, Any] = {}
+        self.pool = new_pool()
 
     def _batch(self, config: Config, states: list[State]) -> Batch:
         """The first one with the most references; latents at hand, as from the cache."""
@@ -81,19 +83,31 @@ class Steps:
         """Of our arms: that of the configuration, in bfloat16 and eager but for the changes."""
         return dataclasses.replace(self.configs["ours"].train.economy, **changes)
 
+    def forget(self) -> None:
+        """Give back what recordings hold: all activations of a step."""
+        self.recorders.clear()
+        for parameter in trained_parameters(self.encoder):
+            parameter.grad = None
+        self.pool = new_pool()
+        forget(self.base.device)
+
+    def plain_arms(self) -> dict[str, Callable[[], Any]]:
+        """Nothing of them is recorded: beside the memory of recordings theirs may have no room."""
+        return {
+            EAGER: lambda: self.step("ours", self.economy()),
+            COMPILED: lambda: self.step("ours", self.economy(compile="same_twice")),
+        }
+
     def arms(self) -> dict[str, Callable[[], Any]]:
         compiled = self.economy(compile="same_twice")
         return {
             PLAIN: lambda: self.step("plain", Economy()),
-            EAGER: lambda: self.step("ours", self.economy()),
-            COMPILED: lambda: self.step("ours", compiled),
             RECORDED: lambda: self.step("recorded", compiled),
             TAUGHT: lambda: self.step("taught", compiled),
         }
 
     def float8_arms(self) -> dict[str, Callable[[], Any]]:
         """The weights stay in float8 afterwards."""
-        self.recorders.clear()  # they read the weights of before
         return {FLOAT8: lambda: self.step("recorded", self.economy(compile="same_twice", frozen="float8"))}
 
     def loose(self) -> None:
@@ -123,7 +137,7 @@ class Steps:
             return gradients(self.base, self.encoder, config)
         key = name, economy
         if key not in self.recorders:
-            self.recorders[key] = gradients(self.base, self.encoder, config)
+            self.recorders[key] = gradients(self.base, self.encoder, config, self.pool)
         return self.recorders[key]
 
     def flops(self) -> int:
@@ -180,9 +194,12 @@ def part(bench: Bench) -> Measured:
     )
     base = bench.base()
     steps = Steps(base, bench.encoder(base), bench.states, config)
-    timings = in_turn(able(steps.arms(), bench.device), bench.rounds, bench.device)
+    timings = in_turn(able(steps.plain_arms(), bench.device), bench.rounds, bench.device)
+    timings |= in_turn(able(steps.arms(), bench.device), bench.rounds, bench.device)
+    steps.forget()
     flops, exact = steps.flops(), steps.token_gradient()
     timings |= in_turn(able(steps.float8_arms(), bench.device), bench.rounds, bench.device)
+    steps.forget()
     steps.step("ours", steps.economy(frozen="float8"))
     groups = deviation(exact, steps.token_gradient(), config.encoder.groups)
     found = {

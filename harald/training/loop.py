@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from multiprocessing.context import BaseContext
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -180,10 +181,12 @@ class Step:
         return {"step": self.number, **values, "learning_rate": self.learning_rate}
 
 
-def gradients(base: BaseModel, encoder: PersonEncoder, config: Config) -> GradientsOf:
-    """`measured_gradients` of a batch, recorded where the configuration wants it and the device can."""
+def gradients(base: BaseModel, encoder: PersonEncoder, config: Config, pool: Any = None) -> GradientsOf:
+    """`measured_gradients` of a batch, recorded where the configuration wants it and the device can. pool: see
+    Recorder.
+    """
     if config.train.recorded and encoder.device.type == "cuda":
-        return Recorder(base, encoder, config)
+        return Recorder(base, encoder, config, pool)
     return functools.partial(measured_gradients, base, encoder, config=config)
 
 

@@ -24,14 +24,14 @@ MOST = 64  # each holds memory of its own
 class Recorder:
     """`measured_gradients`, recorded once for every size of batch. Which batch comes first changes no byte.
 
-    The gradients are overwritten by the next call.
+    The gradients are overwritten by the next call. pool: of memory, of recorders that never run at the same time.
     """
 
-    def __init__(self, base: BaseModel, encoder: PersonEncoder, config: Config):
+    def __init__(self, base: BaseModel, encoder: PersonEncoder, config: Config, pool: Any = None):
         self.base, self.encoder, self.config = base, encoder, config
         self.warned = False
         self.recordings: dict[Hashable, tuple[Callable[..., Any], list[Any]]] = {}
-        self.pool = torch.cuda.graph_pool_handle() if torch.cuda.is_available() else None
+        self.pool = pool or new_pool()
         self.stream = torch.cuda.Stream() if torch.cuda.is_available() else None
 
     def __call__(self, batch: Batch) -> tuple[list[Tensor], Tensor]:
@@ -41,7 +41,12 @@ class Recorder:
             if len(self.recordings) == MOST:
                 self._warn(batch.step)
                 del self.recordings[next(iter(self.recordings))]  # the one that was not used for the longest time
-            recording = Recording(partial(self._gradients, batch), tensors, self.pool, self.stream)
+            try:
+                recording = Recording(partial(self._gradients, batch), tensors, self.pool, self.stream)
+            except RuntimeError:
+                if not self.recordings:
+                    self.pool = new_pool()  # one that nothing was recorded in cannot be used again
+                raise
             self.recordings[key] = recording, self.encoder.kept()  # a recording reads these places in memory
         self.recordings[key] = self.recordings.pop(key)
         gradients, values = self.recordings[key][0](*tensors)
@@ -70,6 +75,11 @@ class Recorder:
         sizes = tuple((tensor.shape, tensor.dtype) for tensor in tensors)
         phase = self.config.train.at(batch.step)
         return phase, batch.domain, batch.parts, layout(batch.references), layout(batch.contrast), sizes
+
+
+def new_pool() -> Any:
+    """Of memory for recordings."""
+    return torch.cuda.graph_pool_handle() if torch.cuda.is_available() else None
 
 
 def tensors_of(batch: Batch) -> tuple[Tensor, ...]:
