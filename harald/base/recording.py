@@ -7,7 +7,7 @@ waits.
 import gc
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -28,11 +28,9 @@ class Recording:
 
     def __init__(self, function: Callable[..., Any], sample: Sequence[Tensor], pool: Any, stream: Any):
         self.inputs = [tensor.clone() for tensor in sample]
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
+        with on(stream):
             for _ in range(WARM_UPS):
                 function(*self.inputs)
-        torch.cuda.current_stream().wait_stream(stream)
         self.graph = torch.cuda.CUDAGraph()
         # thread_local: the threads that load data go on meanwhile, and pin memory
         with no_collection(), torch.cuda.graph(self.graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
@@ -43,6 +41,15 @@ class Recording:
             place.copy_(tensor, non_blocking=True)
         self.graph.replay()
         return self.outputs
+
+
+@contextmanager
+def on(stream: Any) -> Iterator[None]:
+    """Inside, work goes to the stream: after what was asked for before, and before what is asked for later."""
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        yield
+    torch.cuda.current_stream().wait_stream(stream)
 
 
 @contextmanager
@@ -95,14 +102,10 @@ class Graphs:
         self.pool = torch.cuda.graph_pool_handle()
         self.begun = False
 
-    @contextmanager
-    def aside(self) -> Iterator[None]:
+    def aside(self) -> AbstractContextManager[None]:
         """On the stream for recordings, which have to be made on another one than the usual."""
-        stream = Graphs.stream = Graphs.stream or torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            yield
-        torch.cuda.current_stream().wait_stream(stream)
+        Graphs.stream = Graphs.stream or torch.cuda.Stream()
+        return on(Graphs.stream)
 
     def record(self, work: Callable[[], None]) -> Callable[[], None]:
         """Gives what launches the work. Raises RuntimeError if it cannot be recorded."""

@@ -62,7 +62,7 @@ def part(bench: Bench) -> Measured:
     if whole:
         found[SAME] = (total, total, total)
     text = "\n".join([
-        "Tensors (or pictures) that differ between two calls, and a hash of the first, the same in another process:",
+        "Tensors (or pictures) that differ between two calls, and a hash of the first, for another process:",
         "",
         "| what | differ | SHA-256 |", "|---|---|---|",
         *(f"| {name} | {count} | {digest[:12]} |" for name, (count, digest) in found_twice.items()),

@@ -2,6 +2,7 @@
 
 import contextlib
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -31,14 +32,13 @@ class Refused(Again):
 
 
 class Block(nn.Module):
-    """Takes and gives what the MMDiT's blocks do. seen: how often Python itself ran."""
+    """Takes and gives what the MMDiT's blocks do."""
 
     def __init__(self, factor: float):
         super().__init__()
-        self.factor, self.seen = factor, 0
+        self.factor = factor
 
     def forward(self, x: Tensor, *, mask: Tensor | None = None, turn: tuple[Tensor, Tensor], shapes: list, flag=False):
-        self.seen += 1
         moved = x * self.factor + turn[0] - turn[1]
         return moved if mask is None else (moved * mask, mask)
 
@@ -78,6 +78,25 @@ def test_what_cannot_be_recorded_runs_as_it_is_and_says_so_once(caplog):
         args, options = inputs(seed)
         assert torch.equal(call(*args, **options), block.forward(*args, **options))
     assert caplog.text.count("not permitted when stream is capturing") == 1 and "more" not in caplog.text
+
+
+@torch.no_grad()
+def test_after_one_failure_nothing_is_launched_that_was_recorded_before():
+    class Once(Again):
+        def record(self, work):
+            if self.made:
+                raise RuntimeError("out of memory")
+            super().record(work)
+            return lambda: pytest.fail("launched")
+
+    shared = Shared(Once(), CPU)
+    first, second = (Replayed(Block(factor).forward, shared) for factor in (2.0, 3.0))
+    args, options = inputs(0)
+    first(*args, **options), second(*args, **options)
+    with pytest.raises(pytest.fail.Exception, match="launched"):
+        first(*args, **options)
+    second(*args, **options)
+    assert torch.equal(first(*args, **options), Block(2.0)(*args, **options))
 
 
 def test_gradients_are_never_recorded():

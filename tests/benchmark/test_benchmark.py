@@ -91,6 +91,8 @@ def test_same_bytes_memory_and_roofline_have_a_figure_for_everything(tmp_path, c
     made = bench(tmp_path)
     twice = same_bytes.part(made)
     assert twice.bars[bars.SAME][0] == 0 and {count for count, _ in twice.facts["differ"].values()} == {0}
+    digests = {name: digest for name, (_, digest) in twice.facts["differ"].items()}
+    assert len(digests["a picture, eager"]) == 64 and digests["a picture, eager"] != digests["gradients, eager"]
     assert bars.DETERMINISTIC in twice.bars
     for part in (memory.training, roofline.part):
         found = part(made)

@@ -165,6 +165,9 @@ def test_digest_follows_names_and_contents_of_the_models_only(tmp_path):
     first = digest(tmp_path)
     (tmp_path / "progress.json").write_text("{}")
     assert digest(tmp_path) == first
+    (tmp_path / "mini-encoder").mkdir()
+    (tmp_path / "mini-encoder" / "encoder.safetensors").write_bytes(b"not measured there")
+    assert digest(tmp_path) == first
     (tmp_path / "mini-judge" / "model.safetensors").write_bytes(b"two")
     assert digest(tmp_path) != first
 
