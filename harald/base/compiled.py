@@ -17,7 +17,7 @@ from torch._dynamo import config as dynamo
 from harald.base.text_mask import masked_by_channel, no_lengths, replaced
 
 Fusions = dict[str, Any]  # Inductor's options; none: all fusions, kernels chosen by the clock
-# All fusions; frozen blocks had the same bytes twice with them (PyTorch 2.11, H200, bfloat16). No clock chooses kernels.
+# All fusions: frozen blocks had the same bytes twice with them (PyTorch 2.11, H200, bfloat16). No clock chooses.
 SAME_TWICE: Fusions = {"deterministic": True}
 # Where the blocks' own weights are trained, fused kernels give other gradients in every call (the same machine); these
 # do not.
