@@ -1,5 +1,6 @@
 """A person's description taken apart: which of its phrases say what each group of tokens is to carry."""
 
+import functools
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -55,6 +56,7 @@ class Description:
         return "".join(said)
 
 
+@functools.lru_cache(10_000)
 def read(text: str) -> Description:
     """
     >>> read("a young man with short red hair, a beard and round glasses, wearing a coat and a hat").items
@@ -128,6 +130,7 @@ def _group(phrase: str, otherwise: str) -> str:
     return _found(phrase)[0] or otherwise
 
 
+@functools.lru_cache(10_000)
 def _found(phrase: str) -> tuple[str, str]:
     """Group and kind, empty where no word is known."""
     return next((names for names, words in _KINDS.items() if words.search(phrase)), ("", ""))

@@ -174,10 +174,9 @@ class Batches(Dataset):
         domain = draw_domain(config.seed, step, self.states)
         states = draw_states(config.seed, step, train.states_per_batch, self._candidates(domain), train.twins_together)
         whole = tuple(self._pair(step, slot, state, domain) for slot, state in enumerate(states))
-        said = [self._say(step, slot, pair.drawn, view) for slot, pair in enumerate(whole) for view in pair.targets]
         first, size = number * len(whole) // parts, len(whole) // parts
         pairs = whole[first : first + size]
-        of = (len(said), sum(one.shown for one in said))
+        of = self._of(step, whole) if parts > 1 else None
         return Batch(
             step=step,
             domain=domain,
@@ -187,6 +186,11 @@ class Batches(Dataset):
             contrast=self.chats.build(self._contrast(pairs) if train.contrast_weight else []),
             targets=collate(self.tokenize, self.targets(step, pairs, first), config.encoder.tokens, config, of),
         )
+
+    def _of(self, step: int, pairs: Sequence[Pair]) -> tuple[int, int]:
+        """Of a whole step, see Targets."""
+        said = [self._say(step, slot, pair.drawn, view) for slot, pair in enumerate(pairs) for view in pair.targets]
+        return len(said), sum(one.shown for one in said)
 
     def _candidates(self, domain: str) -> list[State]:
         if self.config.train.targets == "same_state":
