@@ -47,8 +47,9 @@ def recordable(transformer: Any, turn: Callable[..., Tensor] = rotate) -> Iterat
     """Inside, the transformer can be compiled and recorded: real rotary embeddings (the same numbers to float32
     rounding) and nothing from the host.
     """
+    # Copies: as parts of the library's tables they would begin at another place for every size, and be compiled anew.
     hook = transformer.pos_embed.register_forward_hook(
-        lambda module, inputs, output: tuple(torch.view_as_real(freqs).contiguous() for freqs in output)
+        lambda module, inputs, output: tuple(torch.view_as_real(freqs).clone() for freqs in output)
     )
     try:
         with no_lengths(), replaced(apply_rotary_emb_qwen=turn):

@@ -8,6 +8,7 @@ import gc
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -160,22 +161,22 @@ class Replayed:
         kind = str(form), str(["a tensor" if isinstance(x, Tensor) else repr(x) for x in leaves]), sizes_of(tensors)
         if torch.is_grad_enabled() or self.shared.broken:
             return self.call(*args, **options)
-        if kind not in self.known:
-            with self.shared.graphs.aside():
-                out = self.call(*args, **options)
-            results, form = tree_flatten(out)
-            self.known[kind] = sizes_of(results), form
-            return out
-        sizes, out_form = self.known[kind]
-        inputs, outputs = self.shared.at("in", kind[2]), self.shared.at("out", sizes)
+        inputs = self.shared.at("in", kind[2])
         for place, tensor in zip(inputs, tensors, strict=True):
             place.copy_(tensor)
+        computed = partial(self._computed, inputs, leaves, form)
+        if kind not in self.known:
+            with self.shared.graphs.aside():
+                results, out_form = tree_flatten(computed())  # from the places: nothing is compiled while recording
+                results = [result.clone() for result in results]
+            self.known[kind] = sizes_of(results), out_form
+            return tree_unflatten(results, out_form)
+        sizes, out_form = self.known[kind]
+        outputs = self.shared.at("out", sizes)
         if kind not in self.recordings:
 
             def work() -> None:
-                left = iter(inputs)
-                given, named = tree_unflatten([next(left) if isinstance(x, Tensor) else x for x in leaves], form)
-                for place, result in zip(outputs, tree_flatten(self.call(*given, **named))[0], strict=True):
+                for place, result in zip(outputs, tree_flatten(computed())[0], strict=True):
                     place.copy_(result)
 
             try:
@@ -185,6 +186,11 @@ class Replayed:
                 return self.call(*args, **options)
         self.recordings[kind]()
         return tree_unflatten([place.clone() for place in outputs], out_form)
+
+    def _computed(self, inputs: Sequence[Tensor], leaves: Sequence[Any], form: Any) -> Any:
+        left = iter(inputs)
+        args, options = tree_unflatten([next(left) if isinstance(x, Tensor) else x for x in leaves], form)
+        return self.call(*args, **options)
 
 
 def sizes_of(tensors: Sequence[Tensor]) -> tuple[Size, ...]:

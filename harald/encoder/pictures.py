@@ -3,13 +3,15 @@ call for all pictures, patches by one matrix, and features put into their places
 make the host wait for the device, and their gradients need a sort where they must be the same twice).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import groupby
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from transformers.models.qwen3_vl import modeling_qwen3_vl
 from transformers.models.qwen3_vl.modeling_qwen3_vl import (
     Qwen3VLVisionAttention,
     Qwen3VLVisionPatchEmbed,
@@ -92,20 +94,35 @@ def tower_inputs(visual: Any, grid: tuple[int, int, int], count: int, device: to
 
 
 def read(vlm: Any, embeddings: Tensor, kinds: Tensor, seen: Sequence[Tensor], places: Tensor, **options: Any) -> Any:
-    """What the text model makes of a chat with pictures. options: its own, such as attention_mask.
+    """What the text model makes of a chat with pictures. options: its own, such as attention_mask [b, 1, l, l], by
+    default causal.
 
     embeddings: [b, l, h]; kinds: [l] on the host, 1 where a picture's token stands; seen: what is pooled, and then the
     levels of DeepStack, [b, tokens of all pictures, h] each; places: [3, b, l].
     """
     pooled, *deep = (level.to(embeddings.dtype) for level in seen)
     nothing = torch.zeros_like(embeddings)
-    return vlm.language_model(
-        inputs_embeds=_put(pooled, kinds, embeddings),
-        position_ids=places,
-        deepstack_visual_embeds=[_put(level, kinds, nothing) for level in deep],
-        use_cache=False,
-        **options,
-    )
+    with _masks_as_given():
+        return vlm.language_model(
+            inputs_embeds=_put(pooled, kinds, embeddings),
+            position_ids=places,
+            deepstack_visual_embeds=[_put(level, kinds, nothing) for level in deep],
+            use_cache=False,
+            **options,
+        )
+
+
+@contextmanager
+def _masks_as_given() -> Iterator[None]:
+    """Inside, no mask stays no mask: asked while a stream is recorded, or compiled, transformers 5.17 makes a causal
+    one, and attention then takes a slower kernel.
+    """
+    before = modeling_qwen3_vl.create_causal_mask
+    vars(modeling_qwen3_vl)["create_causal_mask"] = lambda attention_mask, **_: attention_mask
+    try:
+        yield
+    finally:
+        vars(modeling_qwen3_vl)["create_causal_mask"] = before
 
 
 def _put(features: Tensor, kinds: Tensor, elsewhere: Tensor) -> Tensor:

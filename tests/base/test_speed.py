@@ -10,9 +10,10 @@ from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 
 from harald import config, hub
-from harald.base import compiled, speed
+from harald.base import compiled, recording, speed
 from harald.base.float8 import Float8Linear
 from harald.base.qwen_image import QwenImage
+from harald.base.recording import Shared
 from harald.base.speed import Drawing
 from harald.config import FewSteps, LoraRef
 from harald.errors import ModelError
@@ -137,3 +138,37 @@ def test_weights_on_the_host_draw_the_same_picture(offload):
 def test_few_steps_that_are_not_in_the_cache_are_named():
     with pytest.raises(ModelError, match="no/such"):
         loaded(Drawing("lightning", few=FewSteps("no/such")))
+
+
+@pytest.mark.parametrize("name", ["exact", "fast"])
+def test_nothing_is_compiled_while_a_pass_is_recorded(monkeypatch, name):
+    """On a GPU that would end the recording."""
+    compilations, recordings = [], []
+
+    class Graphs:
+        def aside(self):
+            return contextlib.nullcontext()
+
+        def record(self, work):
+            before = len(compilations)
+            work()
+            recordings.append(len(compilations) - before)
+            return work
+
+    def backend(graph, _):
+        compilations.append(graph)
+        return graph.forward
+
+    @contextlib.contextmanager
+    def replayed(modules, device):
+        with recording.replayed(modules, torch.device("cuda")):
+            yield
+
+    monkeypatch.setattr(compiled, "BACKEND", backend)
+    monkeypatch.setattr(recording, "Graphs", Graphs)
+    monkeypatch.setattr(recording, "Shared", lambda graphs, _: Shared(graphs, CPU))
+    monkeypatch.setattr(speed, "replayed", replayed)
+    recorded = picture(loaded(Drawing(name)))
+    assert compilations and len(recordings) > 1 and not any(recordings)
+    monkeypatch.setattr(speed, "replayed", recording.replayed)
+    assert (recorded == picture(loaded(Drawing(name)))).all()

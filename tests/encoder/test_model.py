@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from transformers.models.qwen3_vl import modeling_qwen3_vl
 from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLVisionAttention, Qwen3VLVisionPatchEmbed
 
 from harald import config
@@ -37,6 +38,13 @@ def test_tokens_depend_on_every_reference():
     e = encoder()
     assert not torch.equal(e([[picture(1), picture(2)]]), e([[picture(1), picture(3)]]))
     assert not torch.equal(e([[picture(1), picture(2)]]), e([[picture(0), picture(2)]]))
+
+
+def test_the_library_makes_no_mask_of_its_own(monkeypatch):
+    """While a step is recorded some versions would, and a GPU then takes another kernel."""
+    expected = encoder()([[picture(1), picture(2)]])
+    monkeypatch.setattr(modeling_qwen3_vl, "create_causal_mask", lambda *_, **__: pytest.fail("made a mask"))
+    assert torch.equal(encoder()([[picture(1), picture(2)]]), expected)
 
 
 def test_every_trained_part_gets_a_gradient_and_nothing_else_does():
