@@ -196,7 +196,7 @@ def test_run_without_a_name_gets_one_for_each_config_and_each_input(runtime):
 def test_results_of_another_config_are_refused_with_the_difference(runtime):
     folder = open_run(runtime, "train", "one", mini())
     (folder / "metrics.jsonl").write_text("{}")
-    with pytest.raises(ConfigError, match=r"train\.learning_rate 0\.001 -> 0\.5"):
+    with pytest.raises(ConfigError, match=r"train\.learning_rate 0\.003 -> 0\.5"):
         open_run(runtime, "train", "one", resolve("mini", overrides='{"train.learning_rate": 0.5}'))
     assert load_config(folder) == mini()
 

@@ -3,7 +3,6 @@
 What is measured stands in docs/evaluation.md. The flow loss, which needs no judge, stands beside it.
 """
 
-import dataclasses
 import logging
 import statistics
 from pathlib import Path
@@ -29,7 +28,7 @@ from harald.evaluation.result import Result
 from harald.jobs import evaluate_source
 from harald.jobs.evaluate_source import Material, Source
 from harald.jobs.injection_poc import Cost
-from harald.jobs.loading import base_model, find_trained, trained_encoder
+from harald.jobs.loading import as_trained, base_model, find_trained, trained_encoder
 from harald.progress import Progress
 from harald.proving_ground.measure import origin
 from harald.runtime import Runtime
@@ -50,7 +49,7 @@ def run(
     if identity_run:
         other = runs.find_run(runtime, "train", identity_run)
         rival, rival_name = trained_encoder(runtime.hf_cache, config, other)
-    config = dataclasses.replace(config, injection=dataclasses.replace(config.injection, point=encoder.point))
+    config = as_trained(config, encoder)
     source = evaluate_source.named(config, source)
     facts = {"encoder": name, "identity": rival_name, "source": source}
     judge = evaluate_source.judge_name(config, source, weights)

@@ -24,7 +24,7 @@ from harald.generation.draw import draw
 from harald.injection.person_file import save_person
 from harald.injection.points import condition, insert, plain
 from harald.injection.prompt import ANY, parse
-from harald.jobs.loading import base_model, find_trained, trained_encoder
+from harald.jobs.loading import as_trained, base_model, find_trained, trained_encoder
 from harald.progress import Progress
 from harald.records import PersonTokens, State
 from harald.runtime import Runtime
@@ -68,6 +68,7 @@ class Arm:
     curve: list[dict[str, float]]
     word: str = ""  # what stands for <person> where there are no tokens; empty: the class word
     encoder: str = ""  # whose tokens these are, where they were predicted
+    groups: tuple[tuple[str, int], ...] = ()  # of that encoder; empty: the configuration's
 
 
 class Cost:
@@ -211,11 +212,14 @@ def make_arms(runtime: Runtime, base: QwenImage, state: State, config: Config, t
     ]
     with Cost() as cost, torch.no_grad():
         tokens = encoder([references])[0]
-    at_point = dataclasses.replace(config, injection=dataclasses.replace(config.injection, point=encoder.point))
-    loss = probe_loss(base, tokens, probe, at_point)
+    own = as_trained(config, encoder)
+    loss = probe_loss(base, tokens, probe_targets(base, held_out, own), own)
     arms.append(
-        Arm("encoder, one pass", encoder.point, tokens, cost.seconds, 1, cost.gigabytes, loss, [], encoder=name)
-    )
+        Arm(
+            "encoder, one pass", encoder.point, tokens, cost.seconds, 1, cost.gigabytes, loss, [],
+            encoder=name, groups=encoder.config.groups,
+        )
+    )  # fmt: skip
     return arms
 
 
@@ -243,7 +247,7 @@ def person(base: QwenImage, arm: Arm, state: State, config: Config) -> PersonTok
     assert arm.tokens is not None
     return PersonTokens(
         tokens=arm.tokens.cpu(),
-        groups=config.encoder.groups,
+        groups=arm.groups or config.encoder.groups,
         point=arm.point,
         base=base.repo,
         references=len(state.views) - 1,

@@ -1,5 +1,6 @@
 """Models for jobs: from the cache, written there first where our own recipe makes them."""
 
+import dataclasses
 import logging
 from pathlib import Path
 
@@ -84,6 +85,14 @@ def trained_encoder(cache: Path, config: Config, source: Path | ModelRef) -> tup
         name = f"{source.name}/{folder.name}"
     ensure(cache, reads(folder))
     return load_encoder(cache, folder, determinism.device(), determinism.dtype(dtype)), name
+
+
+def as_trained(config: Config, encoder: PersonEncoder) -> Config:
+    """The configuration with the sizes and the injection point of this encoder: it may be another one's than the
+    preset's.
+    """
+    injection = dataclasses.replace(config.injection, point=encoder.point)
+    return dataclasses.replace(config, injection=injection, encoder=encoder.config)
 
 
 def find_checkpoint(source: Path) -> tuple[Path, Config]:

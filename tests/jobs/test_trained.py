@@ -2,15 +2,16 @@
 
 import dataclasses
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
 
 from harald import hub, settings
-from harald.config import ModelRef
+from harald.config import Injection, ModelRef
 from harald.errors import ModelError
 from harald.injection.person_file import load_person
-from harald.jobs import doctor, predict_tokens, train
+from harald.jobs import doctor, injection_poc, predict_tokens, train
 from tests.states import write_dataset
 
 REPO = "me/my-encoder"
@@ -61,3 +62,19 @@ def test_repository_that_is_not_there_is_an_error_before_anything_is_written(run
     assert not (runtime.output / "predict_tokens/e").exists()
     assert doctor.CHECKS["trained encoder"](runtime, tiny(missing))[0] == "missing"
     assert doctor.CHECKS["trained encoder"](runtime, tiny(ModelRef(REPO)))[0] == "ok"
+
+
+def test_encoder_of_other_sizes_and_point_than_the_presets_is_used_as_it_is(runtime):
+    config = tiny(ModelRef(REPO))
+    config = dataclasses.replace(
+        config,
+        injection=Injection("input"),
+        encoder=dataclasses.replace(config.encoder, groups=(("face", 2), ("hair", 3))),
+        poc=dataclasses.replace(config.poc, steps=1, scenes=config.poc.scenes[:1]),
+        generate=dataclasses.replace(config.generate, steps=2),
+    )
+    folder = Path(injection_poc.run(runtime, config, "poc")["report"]).parent
+    persons = {file.stem: load_person(file) for file in folder.glob("*.safetensors")}
+    one_pass = persons.pop("encoder__one_pass")
+    assert {person.groups for person in persons.values()} == {config.encoder.groups}
+    assert (one_pass.groups, one_pass.point, len(one_pass.tokens)) == (tiny().encoder.groups, "output", 16)
