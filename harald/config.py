@@ -437,7 +437,7 @@ ECONOMIES = {
 def stages(warm_up: int, cross_view: int, mixed: int, twins: int) -> tuple[Phase, ...]:
     """The staged recipe, with the steps of each stage; why each is there stands in docs/training.md."""
     return (
-        Phase("warm-up", warm_up, flow_weight=0.0, teacher_weight=1.0, state_free_share=1.0, drop_group=0.0),
+        Phase("warm-up", warm_up, flow_weight=0.0, teacher_weight=1.0, state_free_share=1.0),
         Phase("cross-view", cross_view, (1.0, 0.5), teacher_weight=1.0, teacher_beside=0.25, state_free_share=1.0),
         Phase(
             "mixed", mixed, (0.5, 0.2), teacher_weight=1.0, teacher_beside=0.25,

@@ -20,6 +20,11 @@ IDENTITY, OTHER, INVERSION, REAL = "identity-only tokens", "another person's tok
 ARMS = (OURS, REAL, WORDS, INVERSION, IDENTITY, OTHER, MEAN, NOTHING)
 
 
+def without(group: str) -> str:
+    """Name of ours with a group of tokens dropped."""
+    return f"without {group}"
+
+
 @dataclass(frozen=True)
 class Asked:
     """An arm's pictures. rows: numbers of its cells (an arm may leave cells out); requests: one for each."""

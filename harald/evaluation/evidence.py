@@ -1,7 +1,7 @@
 """All that the tables are made from: the cells' truth, and what the judge says about every arm's pictures of them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from PIL import Image
@@ -35,7 +35,7 @@ class Evidence:
 
     arms: by name, without the real views. counts: ours by the number of references. wishes: for every cell, and
     overridden, by arm, the pictures that should show them. copies: arm -> [its rows] float64, how much nearer the drawn
-    picture is to a reference than the real target is.
+    picture is to a reference than the real target is. dropped: ours without a group of tokens, by its name.
     """
 
     panel: Panel
@@ -48,6 +48,7 @@ class Evidence:
     wishes: tuple[Override | None, ...]
     overridden: Mapping[str, Judged]
     copies: Mapping[str, Tensor]
+    dropped: Mapping[str, Judged] = field(default_factory=dict)
 
 
 def real_targets(panel: Panel, cells: Sequence[Cell], views: Seen) -> Judged:

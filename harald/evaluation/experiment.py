@@ -21,17 +21,20 @@ from harald.evaluation.arms import (
     others,
     predicted,
     references_name,
+    without,
 )
 from harald.evaluation.drawing import Request
 from harald.evaluation.override import Override, override
 from harald.evaluation.panel import Cell, Panel, references
-from harald.records import View
+from harald.generation.persons import without_groups
+from harald.records import PersonTokens, View
 
 
 @dataclass
 class Experiment:
-    """table: name -> tokens [K, d]. asked: arm -> its pictures; counts: ours by the number of references; overridden:
-    arm -> pictures of its wishes. notes: arm that was left out -> why.
+    """table: name -> tokens [K, d]. asked: arm -> its pictures; counts: ours by the number of references; dropped: ours
+    without a group of tokens, by its name; overridden: arm -> pictures of its wishes. notes: arm that was left out ->
+    why.
     """
 
     panel: Panel
@@ -40,6 +43,7 @@ class Experiment:
     table: dict[str, Tensor] = field(default_factory=dict)
     asked: dict[str, Asked] = field(default_factory=dict)
     counts: dict[int, Asked] = field(default_factory=dict)
+    dropped: dict[str, Asked] = field(default_factory=dict)
     overridden: dict[str, Asked] = field(default_factory=dict)
     notes: dict[str, str] = field(default_factory=dict)
 
@@ -64,7 +68,9 @@ class Experiment:
             self.notes[WORDS] = "the prompts hold <person> and no words for the person"
 
     def ours(self, encoder: PersonEncoder, training: Sequence[Sequence[View]]) -> None:
-        """Tokens of the encoder: by number of references, of another person, and their mean over training states."""
+        """Tokens of the encoder: by number of references, without each group, of another person, and their mean over
+        training states.
+        """
         names = self._predict(encoder, OURS, self.main, self.rows)
         self.asked[OURS] = self.asking.silent(self.rows, names, self.point)
         self.overridden[OURS] = self.asking.overridden(self.wishes, names, self.point)
@@ -73,6 +79,9 @@ class Experiment:
             if rows:
                 counted = self._predict(encoder, OURS, count, rows)
                 self.counts[count] = self.asking.silent(rows, counted, self.point)
+        groups = [group for group, _ in encoder.config.groups]
+        for group in groups if len(groups) > 1 else []:
+            self.dropped[group] = self.asking.silent(self.rows, self._without(encoder, group, names), self.point)
         self.asked[OTHER] = self.asking.silent(self.rows, self._of_others(names), self.point)
         mean = torch.stack(predicted(encoder, training, self.config.evaluate.batch)).mean(0)
         self.table[MEAN] = mean
@@ -100,6 +109,7 @@ class Experiment:
         return {
             **self.asked,
             **{f"{count} references": asked for count, asked in self.counts.items()},
+            **{without(group): asked for group, asked in self.dropped.items()},
             **{f"override, {arm}": asked for arm, asked in self.overridden.items()},
         }
 
@@ -114,6 +124,13 @@ class Experiment:
         made = predicted(encoder, [views[name] for name in fresh], self.config.evaluate.batch)
         self.table |= dict(zip(fresh, made, strict=True))
         return names
+
+    def _without(self, encoder: PersonEncoder, group: str, names: Sequence[str]) -> list[str]:
+        """The same with one group dropped, as `generate` drops it."""
+        for name in set(names):
+            person = PersonTokens(self.table[name], encoder.config.groups, encoder.point, encoder.base)
+            self.table[f"{name}, {without(group)}"] = without_groups(person, [group]).tokens
+        return [f"{name}, {without(group)}" for name in names]
 
     def _of_others(self, names: Sequence[str]) -> list[str]:
         """For each cell the tokens of another person's cell of the same domains, or of any where there is none."""

@@ -20,6 +20,7 @@ class Result:
 
     arms: dict[str, Row]
     attributes: dict[str, Row]
+    groups: dict[str, Row]
     following: dict[str, Row]
     counts: dict[int, Row]
     pairs: dict[str, Row]
@@ -35,6 +36,7 @@ class Result:
         return cls(
             arms=tables.arm_table(evidence, seed),
             attributes=tables.attribute_table(evidence, seed),
+            groups=tables.group_table(evidence, seed),
             following=tables.following_table(evidence, seed),
             counts=tables.count_table(evidence, seed),
             pairs=tables.pair_table(evidence, seed),
@@ -44,7 +46,10 @@ class Result:
         )
 
     def as_json(self, **facts: Any) -> dict[str, Any]:
-        named = {"arms": self.arms, "attributes": self.attributes, "prompt": self.following, "domains": self.pairs}
+        named = {
+            "arms": self.arms, "attributes": self.attributes, "groups": self.groups, "prompt": self.following,
+            "domains": self.pairs,
+        }  # fmt: skip
         return {
             **facts,
             **{name: {key: _row(row) for key, row in table.items()} for name, table in named.items()},

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 
 from harald.evaluation.accuracy import Score
-from harald.evaluation.arms import NOTHING, OURS, REAL
+from harald.evaluation.arms import NOTHING, OURS, REAL, without
 from harald.evaluation.evidence import Evidence, Judged
 from harald.evaluation.identity import centres, look_alike_test
 from harald.evaluation.keep import (
@@ -83,6 +83,18 @@ def attribute_table(evidence: Evidence, seed: int) -> dict[str, Row]:
                 "invented without tokens": invented(nothing.seen, truth, [name], seed),
             }
     return table
+
+
+def group_table(evidence: Evidence, seed: int) -> dict[str, Row]:
+    """Attribute of the state -> kept by ours, without each group of its tokens, and without tokens. Where a group alone
+    carries an attribute, nothing of it is left without that group, and nothing is missing without another.
+    """
+    named = {without(group): arm.seen for group, arm in evidence.dropped.items()}
+    columns = {OURS: evidence.arms[OURS].seen, **named, NOTHING: evidence.arms[NOTHING].seen}
+    return {
+        name: {column: attribute_keep(seen, evidence.truth, name, seed) for column, seen in columns.items()}
+        for name in (state_names(evidence.truth) if named else [])
+    }
 
 
 def following_table(evidence: Evidence, seed: int) -> dict[str, Row]:

@@ -16,7 +16,7 @@ from harald.config import Config
 from harald.encoder.model import PersonEncoder
 from harald.evaluation import state_bars
 from harald.evaluation.accuracy import Score
-from harald.evaluation.arms import OURS, others, predicted
+from harald.evaluation.arms import OURS, others, predicted, without
 from harald.evaluation.drawing import draw_all
 from harald.evaluation.evidence import Evidence, copied, judged, real_targets
 from harald.evaluation.experiment import Experiment
@@ -155,4 +155,5 @@ def gathered(experiment: Experiment, pictures: dict, material: Material) -> Evid
             arm: copied(panel, experiment.cells, asked, pictures, experiment.main)
             for arm, asked in experiment.asked.items()
         },
+        dropped={group: seen[without(group)] for group in experiment.dropped},
     )

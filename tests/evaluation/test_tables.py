@@ -83,6 +83,21 @@ def test_four_references_gain_where_the_one_was_blind():
     assert result.counts[4][SHARE].value == 1.0 > result.counts[1][SHARE].value
 
 
+def test_group_that_carries_an_attribute_takes_it_along():
+    """Without "worn" every glasses are the wrong ones; without "hair" nothing changes."""
+    known = truths()
+    right = known.labels.clamp(min=0)
+    bare = right.clone()
+    bare[:, 1] = (bare[:, 1] + 1) % 3
+    found, rows = evidence(right), tuple(range(len(known)))
+    dropped = {"worn": Judged(rows, reading(bare)), "hair": Judged(rows, reading(right))}
+    table = Result.of(replace(found, dropped=dropped), {}, {}, 0).groups
+    glasses, hair = table["glasses"], table["hair"]
+    assert [glasses[column].value for column in (OURS, "without worn", "without hair")] == [1.0, 0.0, 1.0]
+    assert hair["without worn"].value == 1.0 > hair[NOTHING].value
+    assert Result.of(found, {}, {}, 0).groups == {}, "an encoder of one group has none to drop"
+
+
 class Colours(Seeing):
     """Says the class of everything by the red of the picture."""
 

@@ -5,13 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from harald import cli
+from harald import cli, config
 from harald.evaluation.arms import ARMS, INVERSION, REAL
 from harald.evaluation.state_bars import BARS
 from harald.proving_ground.persons import ATTRIBUTES
 from harald.proving_ground.pretraining import judge
 from tests.states import write_dataset
 
+GROUPS = config.tiny().encoder.groups
 FEW = {"generate.steps": 2, "poc.steps": 2, "evaluate.states": 2, "evaluate.inversion_states": 1}
 
 
@@ -65,7 +66,9 @@ def test_synthetic_persons_are_judged_in_every_arm_and_the_bars_go_where_they_ar
     assert [row["name"] for row in content["bars"]] == [bar.name for bar in BARS]
     assert {row["seed"] for row in content["bars"]} == {0} and content["seed"] == 0
     embedded((folder / "report.html").read_text())
-    assert metrics["pictures"] < 16 * (len(ARMS) + 3)  # what two arms ask for is drawn once
+    assert set(metrics["groups"]["glasses"]) == {"ours", *(f"without {g}" for g, _ in GROUPS), "no tokens"}
+    assert metrics["groups"]["hair"]["ours"] == metrics["attributes"]["hair"]["ours"]
+    assert metrics["pictures"] < 16 * (len(ARMS) + 3 + len(GROUPS))  # what two arms ask for is drawn once
 
 
 def test_same_seed_gives_the_same_bytes(evaluate, root):
