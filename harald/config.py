@@ -353,7 +353,8 @@ class Evaluate(Strict):
     references: tuple[int, ...] = (1, 2, 4, 8)  # numbers of references that are compared
     main_references: int = 4  # of all arms
     mean_states: int = 16  # training states whose mean tokens are an arm
-    inversion_states: int = 0  # states that get a Textual Inversion of poc.steps steps; 0: off
+    inversion_states: int = 0  # states that get a Textual Inversion; 0: off
+    inversion_steps: int = 1000
     batch: int = 4  # pictures, references and questions at a time
     timesteps: tuple[float, ...] = (0.1, 0.3, 0.5, 0.7, 0.9)  # of the flow losses
 

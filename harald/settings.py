@@ -86,6 +86,7 @@ def check(config: Config) -> None:
         "train.keep_checkpoints": train.keep_checkpoints,
         "train.sample_every": train.sample_every,
         "poc.steps": config.poc.steps,
+        "evaluate.inversion_steps": config.evaluate.inversion_steps,
         "poc.batch": config.poc.batch,
         "poc.scenes": len(config.poc.scenes),
         "evaluate.states": config.evaluate.states,

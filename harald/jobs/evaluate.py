@@ -3,7 +3,7 @@
 What is measured stands in docs/evaluation.md. The flow loss, which needs no judge, stands beside it.
 """
 
-import logging
+import dataclasses
 import statistics
 from pathlib import Path
 
@@ -31,10 +31,10 @@ from harald.jobs.injection_poc import Cost
 from harald.jobs.loading import as_trained, base_model, find_trained, trained_encoder
 from harald.progress import Progress
 from harald.proving_ground.measure import origin
-from harald.runtime import Runtime
+from harald.runtime import Runtime, Session
 from harald.training.inversion import invert
 
-log = logging.getLogger(__name__)
+FEW = 20  # steps of Textual Inversion that are timed
 
 
 def run(
@@ -64,9 +64,9 @@ def run(
     experiment.without_tokens()
     experiment.ours(encoder, material.training)
     experiment.identity_only(rival)
-    inverted, seconds = inversions(base, experiment)
+    inverted, seconds = inversions(base, experiment, runtime.session)
     experiment.inverted(inverted)
-    costs = Costs(seconds_for_one(encoder, experiment), seconds, config.poc.steps)
+    costs = Costs(seconds_for_one(encoder, experiment), seconds, config.evaluate.inversion_steps)
     losses = flow_losses(base, experiment)
     requests = experiment.requests()
     progress = Progress(runtime.session, len(set(requests)), "picture")
@@ -104,21 +104,40 @@ def seconds_for_one(encoder: PersonEncoder, experiment: Experiment) -> float:
     return statistics.median(taken[1:])
 
 
-def inversions(base: QwenImage, experiment: Experiment) -> tuple[dict[int, Tensor], float | None]:
-    """Number of a state -> tokens of Textual Inversion on all its views but the targets; mean seconds for one."""
-    panel, config = experiment.panel, experiment.config
-    made, seconds = {}, []
-    for number in range(min(config.evaluate.inversion_states, len(panel.states))):
+def inversions(base: QwenImage, experiment: Experiment, session: Session) -> tuple[dict[int, Tensor], float | None]:
+    """Number of a state -> tokens of Textual Inversion on all its views but the targets; seconds that one state takes
+    alone, from a few steps of it.
+    """
+    panel, settings = experiment.panel, experiment.config.evaluate
+    config = with_steps(experiment.config, settings.inversion_steps)
+    seen = {}
+    for number in range(min(settings.inversion_states, len(panel.states))):
         hidden = {cell.target for cell in experiment.cells if cell.state == number}
-        seen = [view for place, view in enumerate(panel.states[number].views) if place not in hidden]
-        if not (seen and hidden):
-            continue
-        with Cost() as cost:
-            tokens, _ = invert(base, seen, [panel.states[number].views[min(hidden)]], experiment.point, config)
-        log.info("textual inversion of %s: %.1f s", panel.states[number].state_id, cost.seconds)
-        made[number] = tokens.cpu()
-        seconds.append(cost.seconds)
-    return made, statistics.mean(seconds) if seconds else None
+        views = [view for place, view in enumerate(panel.states[number].views) if place not in hidden]
+        if views and hidden:
+            seen[number] = views
+    if not seen:
+        return {}, None
+    few, numbers, made = min(FEW, config.poc.steps), list(seen), {}
+    invert(base, [seen[numbers[0]]], [], experiment.point, with_steps(config, 1))  # the first call warms up
+    with Cost() as cost:
+        invert(base, [seen[numbers[0]]], [], experiment.point, with_steps(config, few))
+    at_once = max(1, settings.batch // config.poc.batch)
+    progress = Progress(session, config.poc.steps * -(-len(numbers) // at_once), "step")
+    for start in range(0, len(numbers), at_once):
+        part, before = numbers[start : start + at_once], config.poc.steps * (start // at_once)
+
+        def told(step: int, said: str, before: int = before) -> None:
+            progress.update(before + step, f"textual inversion, {said}")
+
+        tokens, _ = invert(base, [seen[number] for number in part], [], experiment.point, config, told)
+        made |= dict(zip(part, tokens.cpu(), strict=True))
+    return made, cost.seconds * config.poc.steps / few
+
+
+def with_steps(config: Config, steps: int) -> Config:
+    """Of Textual Inversion."""
+    return dataclasses.replace(config, poc=dataclasses.replace(config.poc, steps=steps))
 
 
 def flow_losses(base: QwenImage, experiment: Experiment) -> dict[str, tuple[Score, Score]]:

@@ -201,7 +201,7 @@ def make_arms(runtime: Runtime, base: QwenImage, state: State, config: Config, t
             progress.update(before + step, said)
 
         with Cost() as cost:
-            tokens, curve = invert(base, seen, held_out, point, config, told)
+            (tokens,), curve = invert(base, [seen], [held_out], point, config, told)
         name = f"optimised, {point} point"
         arms.append(Arm(name, point, tokens, cost.seconds, steps, cost.gigabytes, curve[-1]["held_out"], curve))
     if not (train_run or config.models.trained):
@@ -213,7 +213,7 @@ def make_arms(runtime: Runtime, base: QwenImage, state: State, config: Config, t
     with Cost() as cost, torch.no_grad():
         tokens = encoder([references])[0]
     own = as_trained(config, encoder)
-    loss = probe_loss(base, tokens, probe_targets(base, held_out, own), own)
+    loss = probe_loss(base, tokens[None], probe_targets(base, held_out, own), own)
     arms.append(
         Arm(
             "encoder, one pass", encoder.point, tokens, cost.seconds, 1, cost.gigabytes, loss, [],

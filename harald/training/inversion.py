@@ -1,4 +1,4 @@
-"""Textual Inversion of one state: optimise K token vectors through the frozen base model, at either injection point.
+"""Textual Inversion: optimise K token vectors for each state through the frozen base model, at either injection point.
 
 Gal et al. 2022, arXiv 2208.01618. This is what the encoder replaces by one forward pass.
 """
@@ -24,39 +24,40 @@ PROBE_TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)
 
 def invert(
     base: BaseModel,
-    views: Sequence[View],
-    held_out: Sequence[View],
+    persons: Sequence[Sequence[View]],
+    held_out: Sequence[Sequence[View]],
     point: Point,
     config: Config,
     told: Callable[[int, str], None] = lambda done, said: None,
 ) -> tuple[Tensor, list[dict[str, float]]]:
-    """Tokens [K, d] that draw the views, and the curve: step, its loss, loss on the held-out views (fixed noise).
+    """Tokens [n, K, d] that draw the n persons' views, and the curve: step, its loss, loss on the held-out views (fixed
+    noise), means over the persons. Side by side, each as it would be alone but for rounding.
 
-    The prompts are silent about the state. The step size is relative to the scale of what the point expects.
-    told: hears of every step, and what there is to say of it.
+    held_out: of each person, or nothing at all. The prompts are silent about the state. The step size is relative to
+    the scale of what the point expects. told: hears of every step, and what there is to say of it.
     """
     config = dataclasses.replace(config, injection=dataclasses.replace(config.injection, point=point))
     start, scale = initial_tokens(base, config)
-    delta = torch.zeros_like(start, requires_grad=True)
-    optimizer = torch.optim.Adam([delta], lr=config.poc.learning_rate)
-    probe, latents = probe_targets(base, held_out, config), encoded(base, views, config)
+    delta = torch.zeros(len(persons), *start.shape, device=start.device, requires_grad=True)
+    optimizer = torch.optim.Adam([delta], lr=config.poc.learning_rate)  # of one number alone: no person sees another
+    latents = [encoded(base, views, config) for views in persons]
+    probe = [target for owner, views in enumerate(held_out) for target in probe_targets(base, views, config, owner)]
     curve, every = [], max(1, config.poc.steps // 12)
+
+    def probed() -> dict[str, float]:
+        return {"held_out": probe_loss(base, start + scale * delta.detach(), probe, config)} if probe else {}
+
     for step in range(config.poc.steps):
         targets = draw_targets(base, latents, step, config)
-        loss = flow_losses(base, (start + scale * delta)[None], targets, config).mean()
-        row = {"step": step, "loss": loss.item()}
-        if step % every == 0:
-            row["held_out"] = probe_loss(base, start + scale * delta, probe, config)
+        losses = flow_losses(base, start + scale * delta, targets, config).unflatten(0, (len(persons), -1)).mean(1)
+        row = {"step": step, "loss": losses.mean().item(), **(probed() if step % every == 0 else {})}
         optimizer.zero_grad()
-        loss.backward()
+        losses.sum().backward()
         optimizer.step()
         curve.append(row)
         told(step + 1, f"{point} point, loss {row['loss']:.4f}")
-    tokens = (start + scale * delta).detach()
-    curve.append(
-        {"step": config.poc.steps, "loss": curve[-1]["loss"], "held_out": probe_loss(base, tokens, probe, config)}
-    )
-    return tokens, curve
+    curve.append({"step": config.poc.steps, "loss": curve[-1]["loss"], **probed()})
+    return (start + scale * delta).detach(), curve
 
 
 def initial_tokens(base: BaseModel, config: Config) -> tuple[Tensor, float]:
@@ -81,22 +82,24 @@ def encoded(base: BaseModel, views: Sequence[View], config: Config) -> dict[View
     return dict(zip(views, base.encode_images(pixels).float().cpu(), strict=True))
 
 
-def draw_targets(base: BaseModel, latents: dict[View, Tensor], step: int, config: Config) -> Targets:
+def draw_targets(base: BaseModel, persons: Sequence[dict[View, Tensor]], step: int, config: Config) -> Targets:
+    """poc.batch targets of each person, whose views have these latents."""
     shape, mu = base.latent_shape(config.data.image_size)
-    picked = rng(config.seed, "inversion", step).choices(list(latents), k=config.poc.batch)
     targets = []
-    for slot, view in enumerate(picked):
-        draws = generator(config.seed, "inversion", step, slot)
-        t = draw_times(draws, config.train.uniform_timesteps, mu)
-        targets.append(_target(view, latents[view], t, torch.randn(shape, generator=draws), config))
+    for owner, latents in enumerate(persons):
+        picked = rng(config.seed, "inversion", step).choices(list(latents), k=config.poc.batch)
+        for slot, view in enumerate(picked):
+            draws = generator(config.seed, "inversion", step, slot)
+            t = draw_times(draws, config.train.uniform_timesteps, mu)
+            targets.append(_target(owner, view, latents[view], t, torch.randn(shape, generator=draws), config))
     return collate(base.tokenize, targets, config.encoder.tokens, config)
 
 
-def probe_targets(base: BaseModel, views: Sequence[View], config: Config) -> list[Target]:
+def probe_targets(base: BaseModel, views: Sequence[View], config: Config, owner: int = 0) -> list[Target]:
     """The same times and noise at every call, so that the probe's curve is smooth."""
     shape, _ = base.latent_shape(config.data.image_size)
     return [
-        _target(view, latents, torch.tensor([t]),
+        _target(owner, view, latents, torch.tensor([t]),
                 torch.randn(shape, generator=generator(config.seed, "probe", view.name, str(t))), config)
         for view, latents in encoded(base, views, config).items()
         for t in PROBE_TIMES
@@ -105,13 +108,13 @@ def probe_targets(base: BaseModel, views: Sequence[View], config: Config) -> lis
 
 @torch.no_grad()
 def probe_loss(base: BaseModel, tokens: Tensor | None, probe: list[Target], config: Config) -> float:
-    """Mean flow-matching loss of fixed targets. tokens: [K, d], or None for the prompt alone."""
+    """Mean flow-matching loss of fixed targets. tokens: [n, K, d], or None for the prompt alone."""
     if tokens is None:
         probe = [dataclasses.replace(target, slots=[]) for target in probe]
-        tokens = torch.zeros(0, base.width)
-    targets = collate(base.tokenize, probe, len(tokens), config)
-    return flow_losses(base, tokens[None], targets, config).mean().item()
+        tokens = torch.zeros(1, 0, base.width)
+    targets = collate(base.tokenize, probe, tokens.shape[1], config)
+    return flow_losses(base, tokens, targets, config).mean().item()
 
 
-def _target(view: View, latents: Tensor, t: Tensor, noise: Tensor, config: Config) -> Target:
-    return Target(0, view.person_prompt, None, latents, t, noise, list(range(config.encoder.tokens)))
+def _target(owner: int, view: View, latents: Tensor, t: Tensor, noise: Tensor, config: Config) -> Target:
+    return Target(owner, view.person_prompt, None, latents, t, noise, list(range(config.encoder.tokens)))

@@ -13,7 +13,7 @@ from harald.proving_ground.pretraining import judge
 from tests.states import write_dataset
 
 GROUPS = config.tiny().encoder.groups
-FEW = {"generate.steps": 2, "poc.steps": 2, "evaluate.states": 2, "evaluate.inversion_states": 1}
+FEW = {"generate.steps": 2, "evaluate.states": 2, "evaluate.inversion_states": 1, "evaluate.inversion_steps": 2}
 
 
 @pytest.fixture(scope="module")
