@@ -355,6 +355,7 @@ class Evaluate(Strict):
     mean_states: int = 16  # training states whose mean tokens are an arm
     inversion_states: int = 0  # states that get a Textual Inversion; 0: off
     inversion_steps: int = 1000
+    inversion_rate: float = 1e-2  # its learning rate
     batch: int = 4  # pictures, references and questions at a time
     timesteps: tuple[float, ...] = (0.1, 0.3, 0.5, 0.7, 0.9)  # of the flow losses
 
@@ -519,7 +520,7 @@ def mini() -> Config:
             ),
         ),
         generate=Generate(size=128, steps=24, guidance=2.5),
-        evaluate=Evaluate(look_alikes=8, batch=64),
+        evaluate=Evaluate(look_alikes=8, inversion_rate=2e-2, batch=64),
         pretrain=Pretrain(
             vae=Stage(steps=11_000, segments=1, batch=64, learning_rate=1.5e-3, states=8192, first_states=512),
             base=base,

@@ -110,6 +110,7 @@ def check(config: Config) -> None:
             raise ConfigError(f"{name} is {value}", "use a multiple of 16 (8 by the VAE, 2 by the patches)")
     for name, value in {
         "poc.learning_rate": config.poc.learning_rate,
+        "evaluate.inversion_rate": config.evaluate.inversion_rate,
         "train.clip_norm": train.clip_norm,
         "train.contrast_temperature": train.contrast_temperature,
     }.items():

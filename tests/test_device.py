@@ -88,8 +88,10 @@ def test_two_steps_of_training_have_the_same_bytes_twice(tmp_path: Path) -> None
 
 
 @needs_cuda
-def test_a_step_never_waits_for_the_gpu(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
+def test_a_step_never_waits_for_the_gpu(tmp_path: Path, kind) -> None:
     c = config.tiny()
+    c = dataclasses.replace(c, train=dataclasses.replace(c.train, optimizer=kind))
     shape, mu = base().latent_shape(c.data.image_size)
     batches = Batches(c, states_for(write_dataset(tmp_path), c), shape, mu, None, encoder().chats, base().tokenize)
     student = copy.deepcopy(encoder())

@@ -3,8 +3,8 @@ call for all pictures, patches by one matrix, and features put into their places
 make the host wait for the device, and their gradients need a sort where they must be the same twice).
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextvars import ContextVar
 from itertools import groupby
 from typing import Any
 
@@ -64,6 +64,7 @@ def expect_equal_pictures(vlm: Any) -> None:
 
     vlm: Qwen3VLModel; its weights stay.
     """
+    assert vlm.language_model.config._attn_implementation == "sdpa", "`read` gives no mask"
     vlm.language_model._deepstack_process = add_everywhere  # its class must stay: it records hidden states by name
     vlm.visual.patch_embed.__class__ = FlatPatches
     for block in vlm.visual.blocks:
@@ -102,7 +103,8 @@ def read(vlm: Any, embeddings: Tensor, kinds: Tensor, seen: Sequence[Tensor], pl
     """
     pooled, *deep = (level.to(embeddings.dtype) for level in seen)
     nothing = torch.zeros_like(embeddings)
-    with _masks_as_given():
+    token = _as_given.set(True)
+    try:
         return vlm.language_model(
             inputs_embeds=_put(pooled, kinds, embeddings),
             position_ids=places,
@@ -110,19 +112,24 @@ def read(vlm: Any, embeddings: Tensor, kinds: Tensor, seen: Sequence[Tensor], pl
             use_cache=False,
             **options,
         )
-
-
-@contextmanager
-def _masks_as_given() -> Iterator[None]:
-    """Inside, no mask stays no mask: asked while a stream is recorded, or compiled, transformers 5.17 makes a causal
-    one, and attention then takes a slower kernel.
-    """
-    before = modeling_qwen3_vl.create_causal_mask
-    vars(modeling_qwen3_vl)["create_causal_mask"] = lambda attention_mask, **_: attention_mask
-    try:
-        yield
     finally:
-        vars(modeling_qwen3_vl)["create_causal_mask"] = before
+        _as_given.reset(token)
+
+
+_as_given = ContextVar("masks are taken as they are given", default=False)
+_library_mask = modeling_qwen3_vl.create_causal_mask
+
+
+def _causal_mask(*args: Any, attention_mask: Tensor | None, **options: Any) -> Any:
+    """The library's create_causal_mask, but within `read` no mask stays no mask, for which "sdpa" is causal by itself:
+    while a stream is recorded transformers before 5.23 makes one, and attention then takes a slower kernel.
+    """
+    if _as_given.get():
+        return attention_mask
+    return _library_mask(*args, attention_mask=attention_mask, **options)
+
+
+vars(modeling_qwen3_vl)["create_causal_mask"] = _causal_mask
 
 
 def _put(features: Tensor, kinds: Tensor, elsewhere: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ What is measured stands in docs/evaluation.md. The flow loss, which needs no jud
 
 import dataclasses
 import statistics
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -31,6 +32,7 @@ from harald.jobs.injection_poc import Cost
 from harald.jobs.loading import as_trained, base_model, find_trained, trained_encoder
 from harald.progress import Progress
 from harald.proving_ground.measure import origin
+from harald.records import View
 from harald.runtime import Runtime, Session
 from harald.training.inversion import invert
 
@@ -105,11 +107,8 @@ def seconds_for_one(encoder: PersonEncoder, experiment: Experiment) -> float:
 
 
 def inversions(base: QwenImage, experiment: Experiment, session: Session) -> tuple[dict[int, Tensor], float | None]:
-    """Number of a state -> tokens of Textual Inversion on all its views but the targets; seconds that one state takes
-    alone, from a few steps of it.
-    """
-    panel, settings = experiment.panel, experiment.config.evaluate
-    config = with_steps(experiment.config, settings.inversion_steps)
+    """Number of a state -> tokens of Textual Inversion on all its views but the targets; seconds for one alone."""
+    panel, settings, point = experiment.panel, experiment.config.evaluate, experiment.point
     seen = {}
     for number in range(min(settings.inversion_states, len(panel.states))):
         hidden = {cell.target for cell in experiment.cells if cell.state == number}
@@ -118,26 +117,41 @@ def inversions(base: QwenImage, experiment: Experiment, session: Session) -> tup
             seen[number] = views
     if not seen:
         return {}, None
-    few, numbers, made = min(FEW, config.poc.steps), list(seen), {}
-    invert(base, [seen[numbers[0]]], [], experiment.point, with_steps(config, 1))  # the first call warms up
-    with Cost() as cost:
-        invert(base, [seen[numbers[0]]], [], experiment.point, with_steps(config, few))
-    at_once = max(1, settings.batch // config.poc.batch)
-    progress = Progress(session, config.poc.steps * -(-len(numbers) // at_once), "step")
+    config = optimising(experiment.config, settings.inversion_steps)
+    seconds = seconds_of_inversion(base, next(iter(seen.values())), experiment)
+    at_once, made, numbers = max(1, settings.batch // config.poc.batch), {}, list(seen)
+    progress = Progress(session, settings.inversion_steps * -(-len(numbers) // at_once), "step")
     for start in range(0, len(numbers), at_once):
-        part, before = numbers[start : start + at_once], config.poc.steps * (start // at_once)
+        part, before = numbers[start : start + at_once], settings.inversion_steps * (start // at_once)
 
         def told(step: int, said: str, before: int = before) -> None:
             progress.update(before + step, f"textual inversion, {said}")
 
-        tokens, _ = invert(base, [seen[number] for number in part], [], experiment.point, config, told)
+        tokens, _ = invert(base, [seen[number] for number in part], [], point, config, told)
         made |= dict(zip(part, tokens.cpu(), strict=True))
-    return made, cost.seconds * config.poc.steps / few
+    return made, seconds
 
 
-def with_steps(config: Config, steps: int) -> Config:
-    """Of Textual Inversion."""
-    return dataclasses.replace(config, poc=dataclasses.replace(config.poc, steps=steps))
+def seconds_of_inversion(base: QwenImage, views: Sequence[View], experiment: Experiment) -> float:
+    """For one state alone: its first step and all before it, and the median of a few timings of further steps."""
+    config, steps = experiment.config, experiment.config.evaluate.inversion_steps
+    few = min(FEW, steps)
+
+    def timed(count: int) -> float:
+        with Cost() as cost:
+            invert(base, [views], [], experiment.point, optimising(config, count))
+        return cost.seconds
+
+    timed(1)  # warms up
+    first = timed(1)
+    more = statistics.median(max(0.0, timed(1 + few) - first) for _ in range(3))
+    return first + more / few * (steps - 1)
+
+
+def optimising(config: Config, steps: int) -> Config:
+    """With so many steps of Textual Inversion, at the rate that evaluate gives it."""
+    poc = dataclasses.replace(config.poc, steps=steps, learning_rate=config.evaluate.inversion_rate)
+    return dataclasses.replace(config, poc=poc)
 
 
 def flow_losses(base: QwenImage, experiment: Experiment) -> dict[str, tuple[Score, Score]]:

@@ -31,7 +31,7 @@ def invert(
     told: Callable[[int, str], None] = lambda done, said: None,
 ) -> tuple[Tensor, list[dict[str, float]]]:
     """Tokens [n, K, d] that draw the n persons' views, and the curve: step, its loss, loss on the held-out views (fixed
-    noise), means over the persons. Side by side, each as it would be alone but for rounding.
+    noise), means over all persons' targets. Side by side, each as it would be alone but for rounding.
 
     held_out: of each person, or nothing at all. The prompts are silent about the state. The step size is relative to
     the scale of what the point expects. told: hears of every step, and what there is to say of it.

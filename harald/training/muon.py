@@ -1,8 +1,8 @@
 """AdamW, and Muon for the matrices of hidden layers: those of like shapes take their step together.
 
 torch.optim.Muon takes them one after another: thousands of operators a step, which the host launches for longer than
-all the rest of a small model's step takes. Together they are 123 for the small encoder (108 matrices of 14 shapes),
-without views. The numbers are torch's up to rounding (a test compares them).
+all the rest of a small model's step takes. Together they are about 120 for the small encoder (108 matrices of 14
+shapes), not counting views. The numbers are torch's up to rounding (a test compares them).
 """
 
 import re
@@ -58,7 +58,7 @@ class Muon(AdamW):
         for p in some:
             self.state[p] = self.state[p] or empty_state(self, p)
         momenta = [self.state[p]["momentum"] for p in some]
-        torch._foreach_add_([self.state[p]["step"] for p in some], able)
+        torch._foreach_add_([self.state[p]["step"] for p in some], able, alpha=1)  # without alpha the host reads `able`
         gradients, mean = flatten([p.grad for p in some if p.grad is not None]), flatten(momenta)
         gradients = torch.where(able > 0, gradients, 0.0)
         mean = mean.lerp(gradients, (1 - MOMENTUM) * able)
@@ -91,8 +91,8 @@ def empty_state(optimizer: AdamW, parameter: Tensor) -> dict[str, Tensor]:
 
 
 def turned(flat: Tensor, shapes: Sequence[torch.Size]) -> Tensor:
-    """Matrices of these shapes, equal ones side by side, as one vector: each made orthogonal, with a root mean square
-    of 0.2 at most, as AdamW's steps have.
+    """Matrices of these shapes, equal ones side by side, as one vector: each made about orthogonal, with a root mean
+    square of about 0.2, as AdamW's steps have.
 
     Those whose short sides are equal, as LoRA's are, go together: lying down, with zeros to a multiple of WIDTH, which
     add nothing to a product.

@@ -51,7 +51,8 @@ def theme() -> gr.themes.Base:
 
 
 def build(studio: Studio) -> gr.Blocks:
-    limits, groups = studio.config.serve, [name for name, _ in studio.config.encoder.groups]
+    limits, encoder = studio.config.serve, studio.encoder.config if studio.encoder else studio.config.encoder
+    groups = [name for name, _ in encoder.groups]
     with gr.Blocks(title="harald", analytics_enabled=False, fill_width=False) as page:
         gr.HTML(header(studio), elem_id="top", apply_default_css=False)
         with gr.Row(elem_id="desk", equal_height=False):

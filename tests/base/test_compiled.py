@@ -45,6 +45,20 @@ def test_recordable_transformer_draws_the_same_and_leaves_nothing_behind(model):
     assert vars(stock) == names and len(model.pos_embed._forward_hooks) == hooks
 
 
+def test_embeddings_of_places_are_no_parts_of_a_table(model):
+    """They would begin at another place for every size of picture, and be compiled anew."""
+    seen = []
+    block = model.transformer_blocks[0]
+    hook = block.register_forward_pre_hook(
+        lambda _, args, named: seen.extend(named["image_rotary_emb"]), with_kwargs=True
+    )
+    with recordable(model):
+        model(**CALL)
+    hook.remove()
+    assert len(seen) == 2 and [freqs.storage_offset() for freqs in seen] == [0, 0]
+    assert all(freqs.is_contiguous() for freqs in seen)
+
+
 def test_recordable_transformer_takes_nothing_from_the_host(model):
     with recordable(model):
         model(**CALL)  # the frequencies are cached

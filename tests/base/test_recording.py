@@ -71,6 +71,23 @@ def test_a_recording_gives_what_the_plain_call_gives_for_every_kind_of_inputs():
 
 
 @torch.no_grad()
+def test_first_pass_runs_on_the_places_that_are_recorded():
+    """So that what is compiled for it serves the recording."""
+    seen = []
+
+    class Looked(Block):
+        def forward(self, x, **options):
+            seen.append([x.data_ptr(), *(part.data_ptr() for part in options["turn"])])
+            return super().forward(x, **options)
+
+    call = Replayed(Looked(2.0).forward, Shared(Again(), CPU))
+    for seed in range(2):
+        args, options = inputs(seed)
+        call(*args, **options)
+    assert len(seen) == 2 and seen[0] == seen[1] and seen[0][0] != args[0].data_ptr()
+
+
+@torch.no_grad()
 def test_what_cannot_be_recorded_runs_as_it_is_and_says_so_once(caplog):
     block = Block(2.0)
     call = Replayed(block.forward, Shared(Refused(), CPU))

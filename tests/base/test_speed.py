@@ -142,7 +142,7 @@ def test_few_steps_that_are_not_in_the_cache_are_named():
 
 @pytest.mark.parametrize("name", ["exact", "fast"])
 def test_nothing_is_compiled_while_a_pass_is_recorded(monkeypatch, name):
-    """On a GPU that would end the recording."""
+    """On a GPU that would end the recording. "exact" records the whole transformer, "fast" each of its blocks."""
     compilations, recordings = [], []
 
     class Graphs:

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers.models.qwen3_vl import modeling_qwen3_vl
 from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLVisionAttention, Qwen3VLVisionPatchEmbed
 
 from harald import config
+from harald.encoder import pictures
 from harald.encoder.model import PersonEncoder, load_encoder, mix_layers
 from harald.errors import ModelError
 from tests.models import CPU, FLOAT, base, cache, encoder
@@ -43,7 +43,7 @@ def test_tokens_depend_on_every_reference():
 def test_the_library_makes_no_mask_of_its_own(monkeypatch):
     """While a step is recorded some versions would, and a GPU then takes another kernel."""
     expected = encoder()([[picture(1), picture(2)]])
-    monkeypatch.setattr(modeling_qwen3_vl, "create_causal_mask", lambda *_, **__: pytest.fail("made a mask"))
+    monkeypatch.setattr(pictures, "_library_mask", lambda *_, **__: pytest.fail("made a mask"))
     assert torch.equal(encoder()([[picture(1), picture(2)]]), expected)
 
 

@@ -92,3 +92,13 @@ def test_judge_that_answers_nothing_readable_is_reported_and_fails_nothing(evalu
     html = (folder / "report.html").read_text()
     embedded(html)
     assert "could not be measured" in html and "100.0 % of its answers about drawn pictures" in html
+
+
+def test_encoder_of_another_size_and_point_than_the_presets_is_judged_as_it_is(evaluate, root):
+    small = {"evaluate.views": 4, "evaluate.references": [1], "evaluate.main_references": 1, "evaluate.look_alikes": 0}
+    small |= {"evaluate.inversion_states": 1, "evaluate.mean_states": 1}
+    other = {"injection.point": "input", "encoder.groups": [["face", 2], ["hair", 3]]}
+    own, odd = (
+        evaluate(n, "--weights", str(root / "weights"), **o) for n, o in (("own", small), ("odd", small | other))
+    )
+    assert (own / "metrics.json").read_bytes() == (odd / "metrics.json").read_bytes()

@@ -76,5 +76,8 @@ def test_encoder_of_other_sizes_and_point_than_the_presets_is_used_as_it_is(runt
     folder = Path(injection_poc.run(runtime, config, "poc")["report"]).parent
     persons = {file.stem: load_person(file) for file in folder.glob("*.safetensors")}
     one_pass = persons.pop("encoder__one_pass")
+    alike = dataclasses.replace(config, injection=Injection("output"), encoder=tiny().encoder)
+    losses = [injection_poc.run(runtime, c, f"poc_{c is alike}")["held_out_loss"] for c in (config, alike)]
+    assert len({each["encoder, one pass"] for each in losses}) == 1, "as where the preset is the encoder's own"
     assert {person.groups for person in persons.values()} == {config.encoder.groups}
     assert (one_pass.groups, one_pass.point, len(one_pass.tokens)) == (tiny().encoder.groups, "output", 16)

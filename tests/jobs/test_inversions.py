@@ -1,0 +1,37 @@
+"""The baseline of evaluate that optimises tokens for each state."""
+
+import dataclasses
+
+import torch
+
+from harald import config
+from harald.evaluation.experiment import Experiment
+from harald.evaluation.panel import cells
+from harald.jobs import evaluate
+from harald.proving_ground.panel import validation_panel
+from harald.runtime import Session
+from harald.training.inversion import invert
+from tests.models import base
+
+
+def test_states_in_groups_get_the_tokens_that_each_gets_alone(tmp_path):
+    tiny = config.tiny()
+    settings = dataclasses.replace(
+        tiny.evaluate, states=4, views=6, references=(1,), main_references=1, inversion_states=3, inversion_steps=2,
+        batch=2 * tiny.poc.batch,
+    )  # fmt: skip
+    c = dataclasses.replace(tiny, evaluate=settings)
+    panel = validation_panel(c, tmp_path, states=4)
+    experiment = Experiment(panel, cells(panel, settings, 0), c)
+    told = []
+    session = Session()
+    session.progress = lambda done, total, unit: told.append((done, total))
+    made, seconds = evaluate.inversions(base(), experiment, session)
+    assert list(made) == [0, 1, 2] and seconds > 0
+    assert told[1:] == [(1, 4), (2, 4), (3, 4), (4, 4)], "two states at a time"
+    alone = evaluate.optimising(c, 2)
+    for number, tokens in made.items():
+        hidden = {cell.target for cell in experiment.cells if cell.state == number}
+        views = [view for place, view in enumerate(panel.states[number].views) if place not in hidden]
+        (own,), _ = invert(base(), [views], [], experiment.point, alone)
+        torch.testing.assert_close(tokens, own.cpu(), rtol=0, atol=2e-2 * own.std().item())
