@@ -159,15 +159,10 @@ def test_nothing_is_compiled_while_a_pass_is_recorded(monkeypatch, name):
         compilations.append(graph)
         return graph.forward
 
-    @contextlib.contextmanager
-    def replayed(modules, device):
-        with recording.replayed(modules, torch.device("cuda")):
-            yield
-
     monkeypatch.setattr(compiled, "BACKEND", backend)
     monkeypatch.setattr(recording, "Graphs", Graphs)
     monkeypatch.setattr(recording, "Shared", lambda graphs, _: Shared(graphs, CPU))
-    monkeypatch.setattr(speed, "replayed", replayed)
+    monkeypatch.setattr(speed, "replayed", lambda modules, _: recording.replayed(modules, torch.device("cuda")))
     recorded = picture(loaded(Drawing(name)))
     assert compilations and len(recordings) > 1 and not any(recordings)
     monkeypatch.setattr(speed, "replayed", recording.replayed)
