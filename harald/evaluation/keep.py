@@ -9,7 +9,7 @@ from torch.nn.functional import one_hot
 
 from harald.evaluation.accuracy import Score, balanced_accuracy
 from harald.evaluation.paired import mean, ratio, resampled
-from harald.evaluation.panel import NONE, UNREADABLE, Truth
+from harald.evaluation.panel import NONE, Truth
 from harald.evaluation.seen import Seen
 
 UNMEASURED = Score(math.nan, math.nan, math.nan, 0)
@@ -65,12 +65,17 @@ def state_gain(seen: Seen, other: Seen, truth: Truth, seed: int = 0) -> Score:
     return resampled(measure, (_hits(seen, truth), _hits(other, truth), _shown(truth)), truth.people, seed)
 
 
-def domain_gap(seen: Seen, ceiling: Seen, truth: Truth, seed: int = 0) -> Score:
-    """state_share with references of the target's domain, minus that with references of another domain."""
-    if not _tells_states(ceiling, truth, seed):
+def domain_gap(seen: Seen, ceiling: Seen, truth: Truth, pair: tuple[str, str], seed: int = 0) -> Score:
+    """state_share in pictures of the domain pair[1] with references of that domain, minus that with references of
+    pair[0]; on the cells of these two kinds.
+    """
+    within = (pair[1], pair[1])
+    cells = [row for row, found in enumerate(truth.pairs) if found in (pair, within)]
+    seen, ceiling, truth = seen.pick(cells), ceiling.pick(cells), truth.pick(cells)
+    if not {pair, within} <= set(truth.pairs) or not _tells_states(ceiling, truth, seed):
         return UNMEASURED
     sizes = _sizes(truth)
-    same = torch.tensor([[float(reference == target)] for reference, target in truth.pairs], dtype=torch.float64)
+    same = torch.tensor([[float(found == within)] for found in truth.pairs], dtype=torch.float64)
 
     def measure(*rows: Tensor) -> Tensor:
         shares = [_balanced(rows[i], rows[i + 2], sizes) / _balanced(rows[i + 1], rows[i + 2], sizes) for i in (0, 3)]
@@ -96,7 +101,7 @@ def _tells_states(ceiling: Seen, truth: Truth, seed: int) -> bool:
 
 def invented(seen: Seen, truth: Truth, names: Sequence[str], seed: int = 0) -> Score:
     """Share of what is not worn, and would be seen, that was drawn all the same. names: attributes; without a class
-    'none' they do not count. An unreadable answer invents nothing.
+    'none' they do not count. An answer that names no class, unreadable or hidden, invents nothing.
     """
     wrong, bare = torch.zeros(2, len(truth), 1, dtype=torch.float64)
     for column, (name, classes) in enumerate(truth.attributes.items()):
@@ -104,7 +109,7 @@ def invented(seen: Seen, truth: Truth, names: Sequence[str], seed: int = 0) -> S
             none = list(classes).index(NONE)
             without, said = truth.labels[:, column] == none, seen.said[:, column]
             bare[:, 0] += without
-            wrong[:, 0] += without & (said != none) & (said != UNREADABLE)
+            wrong[:, 0] += without & (said != none) & (said >= 0)
 
     def measure(errors: Tensor, chances: Tensor) -> Tensor:
         return (errors / chances).squeeze(1)
@@ -119,7 +124,9 @@ def rights(seen: Seen, truth: Truth) -> Tensor:
 
 
 def hidden_gain(many: Seen, one: Seen, hidden: Tensor, truth: Truth, seed: int = 0) -> Score:
-    """How much oftener more references are right than one, over what the one hides. hidden: [n, state attributes]."""
+    """How much oftener more references are right than one, over what the one hides. hidden: [n, state attributes] bool,
+    of one or more attributes.
+    """
     gain = torch.where(hidden, rights(many, truth) - rights(one, truth), torch.nan)
     return mean(gain.nanmean(1), truth.people, seed)
 

@@ -8,7 +8,7 @@ from harald.evaluation import tables
 from harald.evaluation.accuracy import Score
 from harald.evaluation.bar import finite
 from harald.evaluation.evidence import Evidence
-from harald.evaluation.tables import Row
+from harald.evaluation.tables import MANY, Row
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,7 @@ class Result:
     groups: dict[str, Row]
     following: dict[str, Row]
     counts: dict[int, Row]
+    hidden: dict[str, Row]
     pairs: dict[str, Row]
     losses: dict[str, tuple[Score, Score]]
     unreadable: tuple[float, float]
@@ -39,6 +40,7 @@ class Result:
             groups=tables.group_table(evidence, seed),
             following=tables.following_table(evidence, seed),
             counts=tables.count_table(evidence, seed),
+            hidden=tables.hidden_table(evidence, MANY, seed),
             pairs=tables.pair_table(evidence, seed),
             losses=losses,
             unreadable=(tables.unreadable([arm.seen for arm in drawn]), tables.unreadable([evidence.views])),
@@ -48,7 +50,7 @@ class Result:
     def as_json(self, **facts: Any) -> dict[str, Any]:
         named = {
             "arms": self.arms, "attributes": self.attributes, "groups": self.groups, "prompt": self.following,
-            "domains": self.pairs,
+            "hidden by one reference": self.hidden, "domains": self.pairs,
         }  # fmt: skip
         return {
             **facts,

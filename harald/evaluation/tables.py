@@ -9,7 +9,6 @@ from harald.evaluation.arms import NOTHING, OURS, REAL, without
 from harald.evaluation.evidence import Evidence, Judged
 from harald.evaluation.identity import centres, look_alike_test
 from harald.evaluation.keep import (
-    UNMEASURED,
     attribute_keep,
     attribute_share,
     hidden_gain,
@@ -25,7 +24,8 @@ from harald.evaluation.twin import twin_test
 
 Row = dict[str, Score]
 TWIN, KEPT, SHARE, INVENTED, ALIKE = "twin test", "state kept", "share of the ceiling", "invented", "look-alike test"
-COPIED, OVERRIDE = "nearer to a reference", "override"
+COPIED, OVERRIDE, GAINED = "nearer to a reference", "override", "right, more references minus one"
+MANY = 4  # references that are compared with one
 
 
 def state_names(truth: Truth) -> list[str]:
@@ -131,20 +131,28 @@ def override_score(evidence: Evidence, arm: str, seed: int) -> Score:
     return override_rate(done.seen, wishes, evidence.truth.pick(done.rows), seed)
 
 
-def references_gain(evidence: Evidence, many: int, seed: int) -> Score:
-    """How much oftener `many` references are right than one, on attributes that the one hides, one of the many shows,
-    and the target shows. Not measured where the counts were not drawn.
+def hidden_table(evidence: Evidence, many: int, seed: int) -> dict[str, Row]:
+    """Attribute of the state -> how much oftener `many` references are right than one, in the cells where the one hides
+    it, one of the many shows it, and the target shows it. Attributes that no single reference hides are left out, and
+    all where the counts were not drawn.
     """
     if not {1, many} <= set(evidence.counts):
-        return UNMEASURED
+        return {}
     rows = evidence.counts[many].rows
-    hidden = []
-    for row in rows:
+    truth, columns = evidence.truth.pick(rows), evidence.truth.state_columns
+    hidden = torch.zeros(len(rows), len(columns), dtype=torch.bool)
+    for place, row in enumerate(rows):
         cell = evidence.cells[row]
-        shown = evidence.panel.labels[cell.state][list(cell.references[:many])][:, evidence.truth.state_columns]
-        hidden.append((shown[0] == HIDDEN) & (shown != HIDDEN).any(0))
+        shown = evidence.panel.labels[cell.state][list(cell.references[:many])][:, columns]
+        hidden[place] = (shown[0] == HIDDEN) & (shown != HIDDEN).any(0)
     one, more = (evidence.counts[count].only(rows).seen for count in (1, many))
-    return hidden_gain(more, one, torch.stack(hidden), evidence.truth.pick(rows), seed)
+    table = {}
+    for column, name in enumerate(state_names(truth)):
+        of_name = hidden & (torch.arange(len(columns)) == column)
+        gain = hidden_gain(more, one, of_name, truth, seed)
+        if gain.count:
+            table[name] = {GAINED: gain}
+    return table
 
 
 def unreadable(parts: Sequence[Seen]) -> float:

@@ -13,7 +13,7 @@ from harald.evaluation.keep import (
     state_keep,
     state_share,
 )
-from harald.evaluation.panel import UNREADABLE
+from harald.evaluation.panel import HIDDEN, UNREADABLE
 from tests.evaluation.readings import coin, many, perfect, reading, truth
 
 
@@ -39,7 +39,6 @@ def test_share_of_a_ceiling_that_is_no_better_than_chance_is_not_measured():
     blind = reading(torch.zeros_like(known.labels))
     assert math.isnan(attribute_share(perfect(known), blind, known, "hair").value)
     assert math.isnan(state_share(perfect(known), blind, known).value)
-    assert math.isnan(domain_gap(perfect(known), blind, known).value)
 
 
 def test_share_divides_by_what_the_judge_reaches_on_the_same_cells():
@@ -55,16 +54,20 @@ def test_invented_counts_what_is_drawn_where_nothing_is_worn_and_seen():
     seen = reading(torch.tensor([[1, 0, 0], [1, 2, 0], [1, 2, 0], [1, 2, 0]]))
     score = invented(seen, known, ["hair", "glasses"])
     assert score.value == 0.5  # of two bare faces; hair has no class none
-    assert invented(reading(torch.full((4, 3), UNREADABLE)), known, ["glasses"]).value == 0.0
+    for answer in (UNREADABLE, HIDDEN):
+        assert invented(reading(torch.full((4, 3), answer)), known, ["glasses"]).value == 0.0
     assert math.isnan(invented(seen, known, ["hair"]).value)
 
 
-def test_gap_between_domains_is_what_crossing_loses():
-    pairs = (("photo", "photo"), ("photo", "photo"), ("comic", "photo"), ("comic", "photo")) * 10
-    known = truth([[0, 0, 0], [1, 1, 1]] * 20, pairs=pairs)
-    seen = reading(torch.tensor([[0, 0, 0], [1, 1, 1], [0, 0, 0], [0, 0, 0]] * 10))
-    assert domain_gap(seen, perfect(known), known).value == pytest.approx(0.5)
-    assert domain_gap(perfect(known), perfect(known), known).value == 0.0
+def test_gap_between_domains_is_what_crossing_loses_in_each_direction_alone():
+    """From comic to photo half is lost, from photo to comic nothing."""
+    kinds = [("photo", "photo"), ("comic", "photo"), ("comic", "comic"), ("photo", "comic")]
+    known = truth([[0, 0, 0], [1, 1, 1]] * 40, pairs=tuple(kind for kind in kinds for _ in range(2)) * 10)
+    seen = reading(torch.tensor([[0, 0, 0], [1, 1, 1], [0, 0, 0], [0, 0, 0], *[[0, 0, 0], [1, 1, 1]] * 2] * 10))
+    assert domain_gap(seen, perfect(known), known, ("comic", "photo")).value == pytest.approx(0.5)
+    assert domain_gap(seen, perfect(known), known, ("photo", "comic")).value == 0.0
+    assert math.isnan(domain_gap(seen, perfect(known), known, ("sketch", "photo")).value)
+    assert math.isnan(domain_gap(seen, reading(torch.zeros_like(known.labels)), known, ("comic", "photo")).value)
 
 
 def test_more_references_gain_only_on_what_one_hides_and_the_target_shows():

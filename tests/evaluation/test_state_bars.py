@@ -28,7 +28,7 @@ def made(name: str, value: Score, seed: int = 0, encoder: str = "e/1", source: s
         ("state kept: glasses", score(0.94), False),
         ("state kept: earrings", score(0.91), True),
         ("invented", score(0.03), True),
-        ("same domain minus cross-domain", score(-0.2), True),
+        ("same domain minus photo → comic", score(-0.2), True),
         (COPY, score(0.05, 0.06), True),
         (COPY, score(0.05, 0.01), False),
         (MORE, score(0.0), False),
