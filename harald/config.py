@@ -195,7 +195,8 @@ class Data(Strict):
     min_side: int = 64  # pixels; smaller pictures are rejected
     manifest: str = ""  # run name of check_dataset: take its manifest instead of reading all folders again
     verify_pixels: bool = False  # decode every picture completely (slow) instead of checking its first and last bytes
-    validation_share: float = 0.02  # share of the states, picked by a hash of the state_id
+    validation_share: float = 0.02  # share of the states, picked by a hash: what chooses the checkpoint
+    held_out_share: float = 0.0  # the same for states that training never sees in any way: what evaluate measures on
 
 
 @dataclass(frozen=True)
@@ -463,6 +464,7 @@ def full() -> Config:
                 "lightx2v/Qwen-Image-Lightning", "Qwen-Image-Lightning-8steps-V2.0.safetensors", steps=8
             ),
         ),
+        data=Data(held_out_share=0.02),
         train=Train(phases=stages(3000, 6000, 7000, 4000), parts=4, validate_every=1000, economy=ECONOMIES[141]),
         generate=Generate(speed="exact"),
     )
@@ -543,7 +545,7 @@ def tiny() -> Config:
             base=ModelRef("harald/tiny-qwen-image", recipe="tiny_qwen_image"),
             encoder=ModelRef("harald/tiny-qwen3-vl", recipe="tiny_qwen3_vl"),
         ),
-        data=Data(image_size=64, min_side=32, validation_share=0.2),
+        data=Data(image_size=64, min_side=32, validation_share=0.2, held_out_share=0.2),
         encoder=Encoder(
             groups=(("face", 4), ("hair", 4), ("worn", 4), ("outfit", 4)),
             max_pixels=64 * 64,

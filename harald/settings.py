@@ -105,6 +105,8 @@ def check(config: Config) -> None:
             f"generate.steps is {config.generate.steps}", "use 2 or more: the schedule stretches to its end"
         )
     _check_share("data.validation_share", data.validation_share)
+    _check_share("data.held_out_share", data.held_out_share)
+    _check_share("data.validation_share + data.held_out_share", data.validation_share + data.held_out_share)
     for name, value in {"data.image_size": data.image_size, "generate.size": config.generate.size}.items():
         if value < 16 or value % 16:
             raise ConfigError(f"{name} is {value}", "use a multiple of 16 (8 by the VAE, 2 by the patches)")

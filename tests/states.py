@@ -5,6 +5,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
+from harald.config import tiny
 from harald.data.manifest import split_of
 from harald.runtime import Runtime
 
@@ -30,10 +31,12 @@ def write_state(base: Path, seed: int, views: int = 3, side: int = 64) -> Path:
     return folder
 
 
-def write_dataset(root: Path, states: int = 6, views: int = 3) -> Runtime:
-    """root/dataset/1 with `states` states, at least two of them in the validation split of the tiny preset."""
-    seeds = [s for s in range(1, 200) if split_of(f"seed_{s}", 0.2) == "validation"][:2]
-    seeds += [s for s in range(1, 200) if split_of(f"seed_{s}", 0.2) == "train"][: max(0, states - 2)]
-    for seed in seeds:
+def write_dataset(root: Path, states: int = 6, views: int = 3, held_out: int = 0) -> Runtime:
+    """root/dataset/1 with `states` states, at least two of them in the validation split of the tiny preset, and so many
+    more that are held out.
+    """
+    counts = {"validation": 2, "train": max(0, states - 2), "held_out": held_out}
+    splits = {seed: split_of(f"seed_{seed}", tiny().data) for seed in range(1, 200)}
+    for seed in (s for split, count in counts.items() for s in [s for s in splits if splits[s] == split][:count]):
         write_state(root / "dataset" / "1", seed, views)
     return Runtime.local(root)

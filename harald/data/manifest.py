@@ -14,12 +14,14 @@ from typing import Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from harald.config import Data
 from harald.data.scan import number_of
 from harald.errors import DatasetError
 from harald.records import State, View
 
 FORMAT, VERSION = b"harald.manifest", b"1"
 STATES_PER_ROW_GROUP = 256
+Split = Literal["train", "validation", "held_out"]
 
 _TEXT = pa.string()
 SCHEMA = pa.schema(
@@ -128,11 +130,14 @@ def _inside(base: Path, relative: str, path: Path) -> Path:
     return base / parts
 
 
-def split_of(key: str, validation_share: float) -> Literal["train", "validation"]:
-    """By a hash of people.split_key(state): adding states never moves one from a split to the other.
+def split_of(key: str, data: Data) -> Split:
+    """By a hash of people.split_key(state): adding states, or a larger share, never moves one between the two that are
+    set aside.
 
-    >>> split_of("seed_1", 0.0), split_of("seed_1", 1.0)
-    ('train', 'validation')
+    >>> [split_of("seed_1", Data(validation_share=v, held_out_share=h)) for v, h in ((0, 0), (1, 0), (0, 1))]
+    ['train', 'validation', 'held_out']
     """
     place = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") / 2**64
-    return "validation" if place < validation_share else "train"
+    if place < data.validation_share:
+        return "validation"
+    return "held_out" if place >= 1 - data.held_out_share else "train"

@@ -1,4 +1,4 @@
-"""A panel from any data set: its validation states. Nobody knows the truth, so the judge's majority stands for it."""
+"""A panel from any data set: its held-out states. Nobody knows the truth, so the judge's majority stands for it."""
 
 from collections.abc import Sequence
 
@@ -17,27 +17,37 @@ from harald.records import State
 
 
 def held_out(states: Sequence[State], config: Config) -> list[State]:
-    """Validation states with silent prompts, picked by the seed. Raises DatasetError if there are fewer than two."""
-    kept = [state for state in states if split_of(split_key(state), config.data.validation_share) == "validation"]
-    silent = [state for state in kept if state.separation != "nothing"]
-    if len(silent) < 2:
+    """Held-out states with silent prompts, picked by the seed, a person's states together. Raises DatasetError if there
+    are fewer than two.
+    """
+    kept = [state for state in states if split_of(split_key(state), config.data) == "held_out"]
+    people: dict[str, list[State]] = {}
+    for state in kept:
+        if state.separation != "nothing":
+            people.setdefault(split_key(state), []).append(state)
+    silent = sum(map(len, people.values()))
+    if silent < 2:
         raise DatasetError(
-            f"{len(kept)} of {len(states)} states are set aside for validation, {len(silent)} of them have prompts "
+            f"{len(kept)} of {len(states)} states are held out of training, {silent} of them have prompts "
             "that can be made silent about the person; evaluate needs 2",
-            "add states, or raise data.validation_share and train again",
+            "add states, or raise data.held_out_share and train again",
         )
-    rng(config.seed, "panel").shuffle(silent)
-    return silent[: config.evaluate.states]
+    order = list(people.values())
+    rng(config.seed, "panel").shuffle(order)
+    return [state for group in order for state in group][: config.evaluate.states]
 
 
 def dataset_panel(states: Sequence[State], judge: Seeing) -> tuple[Panel, Seen]:
-    """The panel, and what the judge says about all its views, in order. A state's rival is the next state.
+    """The panel, and what the judge says about all its views, in order. A state's rival is the same person's next
+    state, as people.csv knows it (a twin), else the next state.
 
     Truth of a state's attributes: the majority of the judge's readable answers over its views; of a view's: the answer
     to that view, and its domain by its name.
     """
     pictures = [load_picture(view.image) for state in states for view in state.views]
     seen, count = judge.see(pictures), len(states)
+    people = [split_key(state) for state in states]
+    rivals = {number: next_of(people, number) for number in range(count)}
     said = seen.said.split([len(state.views) for state in states])
     names = list(judge.attributes)
     labels = [_labels(answers, names) for answers in said]
@@ -48,11 +58,17 @@ def dataset_panel(states: Sequence[State], judge: Seeing) -> tuple[Panel, Seen]:
         attributes=judge.attributes,
         states=tuple(states),
         labels=tuple(labels),
-        people=tuple(range(count)),
-        rivals=tuple((number + 1) % count for number in range(count)),
-        relations=("stranger",) * count,
+        people=tuple(people.index(person) for person in people),
+        rivals=tuple(rivals.values()),
+        relations=tuple("twin" if people[rival] == people[number] else "stranger" for number, rival in rivals.items()),
     )
     return panel, seen
+
+
+def next_of(people: Sequence[str], number: int) -> int:
+    """The next of the same person, in a circle; without one the next of all."""
+    turn = [(number + step) % len(people) for step in range(1, len(people))]
+    return next((other for other in turn if people[other] == people[number]), turn[0])
 
 
 def _labels(said: Tensor, names: Sequence[str]) -> Tensor:

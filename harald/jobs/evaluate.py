@@ -4,6 +4,7 @@ What is measured stands in docs/evaluation.md. The flow loss, which needs no jud
 """
 
 import dataclasses
+import logging
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from harald import runs
 from harald.base.qwen_image import QwenImage
 from harald.config import Config
 from harald.encoder.model import PersonEncoder
+from harald.errors import ConfigError
 from harald.evaluation import state_bars
 from harald.evaluation.accuracy import Score
 from harald.evaluation.arms import OURS, others, predicted, without
@@ -29,12 +31,14 @@ from harald.evaluation.result import Result
 from harald.jobs import evaluate_source
 from harald.jobs.evaluate_source import Material, Source
 from harald.jobs.injection_poc import Cost
-from harald.jobs.loading import as_trained, base_model, find_trained, trained_encoder
+from harald.jobs.loading import Training, as_trained, base_model, find_trained, trained_encoder, training_of
 from harald.progress import Progress
 from harald.proving_ground.measure import origin
 from harald.records import View
 from harald.runtime import Runtime, Session
 from harald.training.inversion import invert
+
+log = logging.getLogger(__name__)
 
 FEW = 20  # steps of Textual Inversion that are timed
 
@@ -46,13 +50,17 @@ def run(
     """identity_run: another run of train, whose tokens are to carry the identity alone. source: see evaluate_source.
     weights: folder with the judge of the synthetic persons; empty: the package's. into: a file that the rows join.
     """
-    encoder, name = trained_encoder(runtime.hf_cache, config, find_trained(runtime, config, train_run))
-    rival, rival_name = None, ""
-    if identity_run:
-        other = runs.find_run(runtime, "train", identity_run)
-        rival, rival_name = trained_encoder(runtime.hf_cache, config, other)
-    config = as_trained(config, encoder)
+    trained = find_trained(runtime, config, train_run)
+    encoder, name = trained_encoder(runtime.hf_cache, config, trained)
+    training = training_of(runtime.hf_cache, trained)
+    rival, rival_name = identity_only(runtime, config, identity_run, training)
+    config = as_trained(config, encoder, training)
     source = evaluate_source.named(config, source)
+    if source == "dataset" and not (training and training.data):
+        log.warning(
+            "what %s was trained on is not known here: data.held_out_share (%s) of the states are taken as unseen",
+            name, config.data.held_out_share,
+        )  # fmt: skip
     facts = {"encoder": name, "identity": rival_name, "source": source}
     judge = evaluate_source.judge_name(config, source, weights)
     folder = runs.open_run(runtime, "evaluate", run_name, config, **facts, judge=judge)
@@ -94,6 +102,30 @@ def run(
         "bars_file": str(folder / "bars.json"),
         "report": str(folder / "report.html"),
     }
+
+
+def identity_only(
+    runtime: Runtime, config: Config, run_name: str, ours: Training | None
+) -> tuple[PersonEncoder | None, str]:
+    """The encoder of --identity-run, and its name. Raises ConfigError if it is no fair rival of ours."""
+    if not run_name:
+        return None, ""
+    source = runs.find_run(runtime, "train", run_name)
+    training = training_of(runtime.hf_cache, source)
+    assert training, "a run says how it was trained"
+    if training.targets != "other_state":
+        raise ConfigError(
+            f"--identity-run {run_name} was trained with train.targets {training.targets!r}: it keeps the state too",
+            """train one with --overrides '{"train.targets": "other_state"}'""",
+        )
+    if ours and training.step < ours.step:
+        raise ConfigError(
+            f"--identity-run {run_name} was trained for {training.step} steps, ours for {ours.step}",
+            f"train it on: train --run-name {run_name} --steps {ours.step} and its other flags",
+        )
+    encoder, name = trained_encoder(runtime.hf_cache, config, source)
+    as_trained(config, encoder)  # its base model
+    return encoder, name
 
 
 def seconds_for_one(encoder: PersonEncoder, experiment: Experiment) -> float:

@@ -85,9 +85,11 @@ def dataset(runtime: Runtime, config: Config) -> Material:
         determinism.device(), determinism.dtype(config.dtype),
     )  # fmt: skip
     panel, views = dataset_panel(chosen, judge)
-    training = [state for state in states if split_of(split_key(state), config.data.validation_share) == "train"]
+    training = [state for state in states if split_of(split_key(state), config.data) == "train"]
     if not training:
-        raise ConfigError("all states are set aside for validation", "lower data.validation_share")
+        raise ConfigError(
+            "no states are left to train on", "lower data.validation_share or data.held_out_share and train again"
+        )
     rng(config.seed, "evaluate", "mean").shuffle(training)
     return Material(judge, panel, views, samples(training[: config.evaluate.mean_states], config))
 

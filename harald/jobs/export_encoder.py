@@ -12,7 +12,7 @@ from harald import runs
 from harald.config import Config
 from harald.encoder.model import DESCRIPTION, FORMAT, WEIGHTS
 from harald.errors import ConfigError
-from harald.jobs.loading import find_checkpoint
+from harald.jobs.loading import TRAINING, Training, find_checkpoint
 from harald.runtime import Runtime
 from harald.training.validation import SCORE
 from harald.web.consent import CONSENT
@@ -63,8 +63,9 @@ def run(runtime: Runtime, config: Config, run_name: str, train_run: str = "") ->
     content = save(state, {"format": FORMAT})
     runs.write_bytes(repository / WEIGHTS, content)
     runs.write_bytes(repository / DESCRIPTION, (checkpoint / DESCRIPTION).read_bytes())
-    step = int(json.loads((checkpoint / "state.json").read_text())["step"])
-    runs.write_text(repository / "README.md", card(source, trained, step, len(content)))
+    training = Training.of(trained, checkpoint)
+    runs.write_json(repository / TRAINING, training.published())
+    runs.write_text(repository / "README.md", card(source, trained, training.step, len(content)))
     return {
         "checkpoint": f"{source.name}/{checkpoint.name}",
         "parameters": sum(tensor.numel() for tensor in state.values()),

@@ -1,21 +1,25 @@
 """Models for jobs: from the cache, written there first where our own recipe makes them."""
 
 import dataclasses
+import json
 import logging
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from harald import determinism, hub, runs
 from harald.base.qwen_image import QwenImage
 from harald.base.speed import EAGER, Drawing
-from harald.config import Config, ModelRef
+from harald.config import Config, Data, ModelRef
 from harald.encoder.model import PersonEncoder, load_encoder, reads
-from harald.errors import ConfigError
+from harald.errors import ConfigError, ModelError
 from harald.injection.points import calibration
 from harald.runtime import Runtime
-from harald.settings import identity_hash
-from harald.training.checkpoint import best_good
+from harald.training.checkpoint import STATE, best_good
 
 log = logging.getLogger(__name__)
+
+TRAINING = "training.json"  # in an exported encoder's repository
 
 # Everyday prompts whose states give the connector its first scale.
 CALIBRATION_PROMPTS = (
@@ -87,12 +91,59 @@ def trained_encoder(cache: Path, config: Config, source: Path | ModelRef) -> tup
     return load_encoder(cache, folder, determinism.device(), determinism.dtype(dtype)), name
 
 
-def as_trained(config: Config, encoder: PersonEncoder) -> Config:
-    """The configuration with the sizes and the injection point of this encoder: it may be another one's than the
-    preset's.
+@dataclass(frozen=True)
+class Training:
+    """How an encoder was trained, as far as whoever measures it must know. step: of its checkpoint; data: what it saw
+    and what was set aside, None where that is not known to be the data set at hand.
     """
+
+    step: int
+    targets: str
+    class_word: str
+    data: Data | None = None
+
+    @classmethod
+    def of(cls, config: Config, checkpoint: Path) -> "Training":
+        step = int(json.loads((checkpoint / STATE).read_text())["step"])
+        return cls(step, config.train.targets, config.injection.class_word, config.data)
+
+    def published(self) -> dict[str, Any]:
+        """For an exported encoder's repository."""
+        return {"step": self.step, "targets": self.targets, "class_word": self.class_word}
+
+
+def training_of(cache: Path, source: Path | ModelRef) -> Training | None:
+    """Of what `trained_encoder` loads from there; None if a repository does not say. Raises ModelError."""
+    if not isinstance(source, ModelRef):
+        checkpoint, config = find_checkpoint(source)
+        return Training.of(config, checkpoint)
+    ensure(cache, source)
+    file = hub.snapshot(cache, source) / TRAINING
+    try:
+        return Training(**json.loads(file.read_text())) if file.exists() else None
+    except (ValueError, TypeError) as error:
+        raise ModelError(f"{file} cannot be read: {error}", "export the encoder again: export_encoder") from error
+
+
+def as_trained(config: Config, encoder: PersonEncoder, training: Training | None = None) -> Config:
+    """The configuration with the sizes and the injection point of this encoder, and with the states that its training
+    set aside: they may be another one's than the preset's.
+
+    Raises ConfigError if the encoder's tokens are for another base model.
+    """
+    if encoder.base != config.models.base.repo:
+        raise ConfigError(
+            f"the encoder's tokens are for {encoder.base!r}, models.base is {config.models.base.repo!r}",
+            "choose the preset of its base model, or another encoder",
+        )
     injection = dataclasses.replace(config.injection, point=encoder.point)
-    return dataclasses.replace(config, injection=injection, encoder=encoder.config)
+    data = config.data
+    if training:
+        injection = dataclasses.replace(injection, class_word=training.class_word)
+    if training and training.data:
+        shares = (training.data.validation_share, training.data.held_out_share)
+        data = dataclasses.replace(data, validation_share=shares[0], held_out_share=shares[1])
+    return dataclasses.replace(config, injection=injection, encoder=encoder.config, data=data)
 
 
 def find_checkpoint(source: Path) -> tuple[Path, Config]:
@@ -101,7 +152,7 @@ def find_checkpoint(source: Path) -> tuple[Path, Config]:
     Raises ConfigError if there is none.
     """
     trained = runs.load_config(source)
-    folder = best_good(source / "checkpoints", identity_hash(trained))
+    folder = best_good(source / "checkpoints")
     if folder is None:
         raise ConfigError(f"the training run {source} has no checkpoint yet", "let train reach its first checkpoint")
     return folder, trained

@@ -143,11 +143,17 @@ def fit(runtime: Runtime, config: Config, folder: Path, world: World = ALONE) ->
     states = states_for(runtime, config)
     world.expect_same("data set", data_digest(states))
     world.expect_same("configuration", identity_hash(config))
-    share = config.data.validation_share
-    training, aside = ([s for s in states if split_of(split_key(s), share) == name] for name in ("train", "validation"))
+    splits = {state.state_id: split_of(split_key(state), config.data) for state in states}
+    training, aside = ([s for s in states if splits[s.state_id] == name] for name in ("train", "validation"))
     if not training:
-        raise TrainingError(f"all {len(states)} states fall into the validation split", "lower data.validation_share")
-    log.info("%d states to train on, %d set aside", len(training), len(aside))
+        raise TrainingError(
+            f"all {len(states)} states are set aside for validation or evaluation",
+            "lower data.validation_share or data.held_out_share",
+        )
+    log.info(
+        "%d states to train on, %d to validate on, %d never seen",
+        len(training), len(aside), len(states) - len(training) - len(aside),
+    )  # fmt: skip
     if not world.rank:
         note_data(folder, states)
         runs.remove_leftovers(folder / "samples")

@@ -32,7 +32,7 @@ def validation(
     if config.pretrain is not None and config.pretrain.sizes == "trained":
         panel = validation_panel(config, folder / "validation", config.train.validation_states)
         judge = Classifier(load_judge(judge_folder(""), config.pretrain.side))
-        return Validation("twin", lambda: validate(base, encoder, panel, judge, config))
+        return Validation("twin", lambda: validate(base, encoder, panel, judge, config), tie="kept")
     able = [state for state in states if len(state.in_domain(state.domains[0])) > 1][: config.train.validation_states]
     if len(able) < 2:
         raise TrainingError(

@@ -118,24 +118,28 @@ def list_checkpoints(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("step_*") if path.is_dir())
 
 
-def last_good(folder: Path, identity: str) -> Path | None:
-    """The newest checkpoint whose files are all there and unharmed. Raises TrainingError if another config made it."""
+def last_good(folder: Path, identity: str = "") -> Path | None:
+    """The newest checkpoint whose files are all there and unharmed.
+
+    identity: of the config that is to go on from it; empty: it is only read. Raises TrainingError if another config
+    made it.
+    """
     for path in reversed(list_checkpoints(folder)):
         problem = _problem(path)
         if problem:
             log.warning("checkpoint %s is passed over: %s", path.name, problem)
             continue
-        if json.loads((path / STATE).read_text())["identity"] != identity:
+        if identity and json.loads((path / STATE).read_text())["identity"] != identity:
             raise TrainingError(f"checkpoint {path} belongs to another configuration", "choose another --run-name")
         return path
     return None
 
 
-def best_good(folder: Path, identity: str) -> Path | None:
+def best_good(folder: Path) -> Path | None:
     """The checkpoint of the best score that the newest good one knows of; without scores, or where it is damaged, the
-    newest. Raises TrainingError as last_good does.
+    newest.
     """
-    newest = last_good(folder, identity)
+    newest = last_good(folder)
     lines = newest / METRICS if newest else None
     step = best_step(lines.read_bytes()) if lines and lines.exists() else None
     best = folder / name_of(step) if step is not None else newest

@@ -98,7 +98,7 @@ def train(
             )
             stopping = session.stopping  # asked once: it may change in between
             drawing = step % settings.sample_every == 0 or step == settings.steps
-            validating = validation is not None and step % settings.validate_every == 0
+            validating = validation is not None and (step % settings.validate_every == 0 or step == settings.steps)
             due = validating or step % settings.checkpoint_every == 0 or step == settings.steps
             while len(under_way) > (1 if validating or not (stopping or drawing or due) else 0):
                 note(*under_way.pop(0), {})

@@ -7,18 +7,20 @@ from dataclasses import dataclass
 
 from harald.errors import TrainingError
 
-SCORE = "validation/score"
+SCORE, TIE = "validation/score", "validation/tie"
 
 
 @dataclass(frozen=True)
 class Validation:
-    """score: name of the number that counts, of which more is better; measure: () -> it and others, by name.
+    """score: name of the number that counts, of which more is better; tie: of the one that counts between equal scores
+    (empty: none does); measure: () -> these and others, by name.
 
     measure draws no global random number and changes no model: a training with it takes the steps of one without.
     """
 
     score: str
     measure: Callable[[], dict[str, float]]
+    tie: str = ""
 
     def row(self) -> dict[str, float]:
         """For the step's line in metrics.jsonl. What is not a number (nothing shows the part) is left out.
@@ -32,11 +34,14 @@ class Validation:
                 "raise train.validation_states",
             )
         named = {f"validation/{name}": value for name, value in measured.items() if value == value}
-        return {SCORE: measured[self.score], **named}
+        tie = {TIE: measured[self.tie]} if self.tie and not math.isnan(measured[self.tie]) else {}
+        return {SCORE: measured[self.score], **tie, **named}
 
 
 def best_step(lines: bytes) -> int | None:
-    """The step of the best score, the last of equals, which has learnt longest; None before the first validation."""
+    """The step of the best score (of equal ones the better tie, then the last, which has learnt longest); None before
+    the first validation.
+    """
     scores = _scores(lines)
     return max(scores, key=lambda step: (scores[step], step)) if scores else None
 
@@ -47,6 +52,6 @@ def exhausted(lines: bytes, patience: int) -> bool:
     return bool(patience and scores and len(scores) - 1 - scores.index(max(scores)) >= patience)
 
 
-def _scores(lines: bytes) -> dict[int, float]:
+def _scores(lines: bytes) -> dict[int, tuple[float, float]]:
     rows = (json.loads(line) for line in lines.splitlines())
-    return {row["step"]: row[SCORE] for row in rows if SCORE in row}
+    return {row["step"]: (row[SCORE], row.get(TIE, 0.0)) for row in rows if SCORE in row}

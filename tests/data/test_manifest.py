@@ -103,8 +103,12 @@ def test_unusable_manifest_is_refused_with_a_reason(tmp_path, make, says):
 
 def test_split_has_the_asked_share_and_does_not_move():
     ids = [f"seed_{i}" for i in range(20_000)]
-    held_out = {i for i in ids if split_of(i, 0.1) == "validation"}
-    assert 0.09 < len(held_out) / len(ids) < 0.11
-    assert held_out <= {i for i in ids if split_of(i, 0.2) == "validation"}  # a larger share only adds
-    assert split_of("seed_19456895", 0.02) == "train"  # pinned: a change moves states between splits
-    assert [i for i in ids[:60] if i in held_out] == [f"seed_{n}" for n in (0, 31, 37, 46, 52, 53, 55)]
+    splits = {i: split_of(i, Data(validation_share=0.1, held_out_share=0.1)) for i in ids}
+    for name in ("validation", "held_out"):
+        aside = {i for i in ids if splits[i] == name}
+        assert 0.09 < len(aside) / len(ids) < 0.11
+        larger = Data(validation_share=0.2, held_out_share=0.2)
+        assert aside <= {i for i in ids if split_of(i, larger) == name}  # a larger share only adds
+    assert split_of("seed_19456895", Data()) == "train"  # pinned: a change moves states between splits
+    aside = [i for i in ids[:60] if splits[i] == "validation"]
+    assert aside == [f"seed_{n}" for n in (0, 31, 37, 46, 52, 53, 55)]

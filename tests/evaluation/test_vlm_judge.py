@@ -1,6 +1,7 @@
 """The judge of pictures whose truth nobody knows: the real classes at tiny sizes, and recorded answers."""
 
 import functools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -83,7 +84,7 @@ def test_random_weights_answer_nothing_that_can_be_read_and_the_picture_reaches_
 
 @pytest.fixture(scope="module")
 def states(tmp_path_factory):
-    return states_for(write_dataset(tmp_path_factory.mktemp("root"), states=6), config.tiny())
+    return states_for(write_dataset(tmp_path_factory.mktemp("root"), states=3, held_out=2), config.tiny())
 
 
 def test_truth_is_the_majority_where_a_view_shows_it_and_the_domain_is_the_files(states):
@@ -102,12 +103,17 @@ def test_truth_is_the_majority_where_a_view_shows_it_and_the_domain_is_the_files
     assert panel.rivals == (1, 0) and set(panel.relations) == {"stranger"} and len(seen) == 2 * views
 
 
-def test_panel_is_of_validation_states_with_silent_prompts_only(states):
+def test_rival_is_the_twin_where_a_table_names_one(states):
+    known = [replace(state, identity=person) for state, person in zip(states[:3], ("anna", "ben", "anna"), strict=True)]
+    panel, _ = dataset_panel(known, recorded())
+    assert panel.people == (0, 1, 0) and panel.rivals == (2, 2, 0)
+    assert panel.relations == ("twin", "stranger", "twin")
+
+
+def test_panel_is_of_held_out_states_with_silent_prompts_only(states):
     picked = held_out(states, config.tiny())
     assert len(picked) == 2
-    with pytest.raises(DatasetError, match=r"0 of 4 states are set aside for validation(.|\n)*needs 2"):
+    with pytest.raises(DatasetError, match=r"0 of 3 states are held out of training(.|\n)*needs 2"):
         held_out([state for state in states if state not in picked], config.tiny())
-    from dataclasses import replace
-
     with pytest.raises(DatasetError, match=r"2 of 2 states (.|\n)* 1 of them"):
         held_out([picked[0], replace(picked[1], separation="nothing")], config.tiny())

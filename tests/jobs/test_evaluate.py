@@ -6,6 +6,9 @@ from pathlib import Path
 import pytest
 
 from harald import cli, config
+from harald.data.index import states_for
+from harald.data.manifest import split_of
+from harald.data.people import PEOPLE
 from harald.evaluation.arms import ARMS, INVERSION, REAL
 from harald.evaluation.state_bars import BARS
 from harald.proving_ground.persons import ATTRIBUTES
@@ -13,6 +16,7 @@ from harald.proving_ground.pretraining import judge
 from tests.states import write_dataset
 
 GROUPS = config.tiny().encoder.groups
+RUNS = (("first", 2, "same_state"), ("faces", 2, "other_state"), ("short", 1, "other_state"))
 FEW = {"generate.steps": 2, "evaluate.states": 2, "evaluate.inversion_states": 1, "evaluate.inversion_steps": 2}
 
 
@@ -20,11 +24,16 @@ FEW = {"generate.steps": 2, "evaluate.states": 2, "evaluate.inversion_states": 1
 def root(tmp_path_factory):
     """A data set, an encoder of two steps, a judge of random weights."""
     root = tmp_path_factory.mktemp("root")
-    write_dataset(root, states=5)
+    runtime = write_dataset(root, states=5, held_out=2)
+    names, data = (state.state_id for state in states_for(runtime, config.tiny())), config.tiny().data
+    twins = [f"{name},anna" for name in names if split_of(name, data) == "train"]
+    (root / "dataset" / "1" / PEOPLE).write_text("\n".join(["state_id,person", *twins]) + "\n")
     judge.new(ATTRIBUTES, 64, seed=0, width=4).save_pretrained(root / "weights" / judge.FOLDER)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HARALD_ROOT", str(root))
-        cli.main(["train", "--preset", "tiny", "--run-name", "first", "--steps", "2", "--checkpoint-every", "2"])
+        for name, steps, targets in RUNS:
+            asked = json.dumps({"train.targets": targets, "train.steps": steps})
+            cli.main(["train", "--preset", "tiny", "--run-name", name, "--overrides", asked])
     return root
 
 
@@ -49,15 +58,13 @@ def embedded(html: str) -> None:
 
 @pytest.mark.slow
 def test_synthetic_persons_are_judged_in_every_arm_and_the_bars_go_where_they_are_asked(evaluate, root):
-    flags = ["--weights", str(root / "weights"), "--identity-run", "first", "--into", str(root / "docs" / "state.json")]
+    flags = ["--weights", str(root / "weights"), "--identity-run", "faces", "--into", str(root / "docs" / "state.json")]
     folder = evaluate("persons", *flags)
     metrics = json.loads((folder / "metrics.json").read_text())
     assert set(metrics["arms"]) == set(ARMS) and not metrics["not measured"]
     assert metrics["source"] == "proving_ground" and metrics["states"] == 4 and metrics["cells"] == 16
-    assert metrics["encoder"] == metrics["identity"] == "first/step_00000002"
-    assert metrics["arms"]["identity-only tokens"] == {
-        name: score for name, score in metrics["arms"]["ours"].items() if name != "override"
-    }
+    assert (metrics["encoder"], metrics["identity"]) == ("first/step_00000002", "faces/step_00000002")
+    assert metrics["arms"]["identity-only tokens"]["state kept"]["count"] == 16
     assert metrics["arms"][INVERSION]["state kept"]["count"] == 4 and metrics["arms"][REAL]["state kept"]["count"] == 16
     assert set(metrics["attributes"]) | set(metrics["prompt"]) == set(ATTRIBUTES)
     assert set(metrics["references"]) == {"1", "4"} and len(metrics["domains"]) == 4
@@ -69,6 +76,12 @@ def test_synthetic_persons_are_judged_in_every_arm_and_the_bars_go_where_they_ar
     assert set(metrics["groups"]["glasses"]) == {"ours", *(f"without {g}" for g, _ in GROUPS), "no tokens"}
     assert metrics["groups"]["hair"]["ours"] == metrics["attributes"]["hair"]["ours"]
     assert metrics["pictures"] < 16 * (len(ARMS) + 3 + len(GROUPS))  # what two arms ask for is drawn once
+
+
+@pytest.mark.parametrize(("rival", "said"), [("first", "keeps the state too"), ("short", "1 steps, ours for 2")])
+def test_rival_that_keeps_the_state_or_was_trained_for_less_is_refused(evaluate, rival, said):
+    with pytest.raises(SystemExit, match=said):
+        evaluate("unfair", "--identity-run", rival)
 
 
 def test_same_seed_gives_the_same_bytes(evaluate, root):

@@ -13,6 +13,7 @@ from harald.config import ModelRef, Phase
 from harald.errors import ConfigError
 from harald.injection.person_file import load_person
 from harald.jobs import export_encoder, predict_tokens, train
+from harald.jobs.loading import Training, as_trained, trained_encoder, training_of
 from harald.web.consent import CONSENT
 from tests.states import write_dataset
 
@@ -50,6 +51,23 @@ def test_exported_encoder_gives_the_tokens_of_its_run_up_to_bfloat16(runtime, re
         for name in ("of_run", "of_repository")
     )
     assert 0 < (ours - theirs).abs().max() < 0.03 * ours.abs().max()
+
+
+def test_repository_says_what_a_measurement_must_know_as_the_run_does(runtime, repository):
+    hub.install(runtime.hf_cache, "me/taught", repository)
+    of_run, of_repository = (
+        training_of(runtime.hf_cache, source) for source in (runtime.output / "train/first", ModelRef("me/taught"))
+    )
+    assert of_run == Training(3, "same_state", "person", tiny().data)
+    assert of_repository == Training(3, "same_state", "person"), "whose data set is at hand, nobody knows"
+    encoder, _ = trained_encoder(runtime.hf_cache, tiny(), ModelRef("me/taught"))
+    other = settings.resolve("tiny", overrides='{"data.validation_share": 0.5, "injection.class_word": "woman"}')
+    assert as_trained(other, encoder, of_run).data == tiny().data
+    judged = as_trained(other, encoder, of_repository)
+    assert (judged.data, judged.injection.class_word) == (other.data, "person")
+    elsewhere = dataclasses.replace(other, models=dataclasses.replace(other.models, base=ModelRef("another/base")))
+    with pytest.raises(ConfigError, match=r"for 'harald/tiny-qwen-image', models.base is 'another/base'"):
+        as_trained(elsewhere, encoder)
 
 
 def test_weights_are_the_checkpoints_in_bfloat16(runtime, repository):

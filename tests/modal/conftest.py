@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from PIL import Image, ImageDraw
 
+from harald.config import tiny
 from harald.data.manifest import split_of
 from tests.fakemodal import sandbox
 
@@ -83,11 +84,11 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
 
 def write_states(base: Path, first: int, training: int, validation: int) -> list[str]:
     """Sketches in the data set's format under a base folder: so many states of each split. Returns the state_ids."""
-    wanted, written = {"train": training, "validation": validation}, []
+    wanted, written = {"train": training, "validation": validation, "held_out": 0}, []
     number = first
     while any(wanted.values()):
         state_id = f"seed_{number}"
-        split = split_of(state_id, validation_share=0.2)
+        split = split_of(state_id, tiny().data)
         number += 1
         if not wanted[split]:
             continue

@@ -10,9 +10,8 @@ from harald.errors import TrainingError
 from harald.jobs import train as job
 from harald.jobs import validating
 from harald.runtime import Session
-from harald.settings import identity_hash
 from harald.training.checkpoint import best_good, last_good, list_checkpoints
-from harald.training.validation import SCORE, Validation, best_step, exhausted
+from harald.training.validation import SCORE, TIE, Validation, best_step, exhausted
 from tests.states import write_dataset
 from tests.training.test_loop import files, small
 
@@ -25,6 +24,15 @@ def lines(*scores: float | None) -> bytes:
 def test_last_of_the_best_scores_counts():
     assert best_step(lines(None, 0.5, None, 0.7, 0.7, 0.6)) == 5
     assert best_step(lines(None, None)) is None
+
+
+def test_tie_counts_between_equal_scores_alone_and_for_patience_too():
+    kept = [(1.0, 0.8), (1.0, 0.9), (1.0, 0.7), (0.9, 1.0)]
+    rows = [Validation("twin", lambda t=twin, k=k: {"twin": t, "kept": k}, "kept").row() for twin, k in kept]
+    told = "".join(json.dumps({"step": step} | row) + "\n" for step, row in enumerate(rows, 1)).encode()
+    assert best_step(told) == 2
+    assert exhausted(told, 2) and not exhausted(told, 3)
+    assert json.loads(told.splitlines()[1])[TIE] == 0.9
 
 
 def test_patience_counts_the_scores_since_the_best():
@@ -87,12 +95,18 @@ def scripted(monkeypatch, scores):
 def test_best_checkpoint_stays_and_is_the_one_that_is_used(runtime, monkeypatch):
     scripted(monkeypatch, [0.9, 0.5, 0.7])
     result = job.run(runtime, validated(), "best")
-    checkpoints, identity = runtime.output / "train/best/checkpoints", identity_hash(validated())
+    checkpoints = runtime.output / "train/best/checkpoints"
     assert result["best_step"] == 2 and result["state"] == "done"
     assert [path.name for path in list_checkpoints(checkpoints)] == ["step_00000002", "step_00000006"]
-    assert best_good(checkpoints, identity) == checkpoints / "step_00000002"
+    assert best_good(checkpoints) == checkpoints / "step_00000002"
     runs.write_bytes(checkpoints / "step_00000002" / "encoder.safetensors", b"damaged")
-    assert best_good(checkpoints, identity) == last_good(checkpoints, identity) == checkpoints / "step_00000006"
+    assert best_good(checkpoints) == last_good(checkpoints) == checkpoints / "step_00000006"
+
+
+def test_last_step_is_scored_though_its_number_is_no_multiple(runtime):
+    job.run(runtime, validated(steps=3), "odd")
+    rows = [json.loads(line) for line in (runtime.output / "train/odd/metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows if SCORE in row] == [2, 3]
 
 
 def test_training_ends_early_and_stays_ended(runtime, monkeypatch):
