@@ -13,6 +13,12 @@ from torch import Tensor
 from harald.errors import DatasetError
 
 
+def png(picture: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
 def load_picture(path: Path, content: bytes | None = None) -> Image.Image:
     """RGB, upright (EXIF), transparent parts on white. Raises DatasetError that names the file.
 

@@ -1,17 +1,23 @@
 """Pictures for all cells and arms, in batches, by the stock pipeline. A picture that two arms ask for is drawn once."""
 
+import hashlib
+import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
+from pathlib import Path
 
 import torch
 from PIL import Image
+from safetensors.torch import save
 from torch import Tensor
 
 from harald.base.qwen_image import MAX_STATES, QwenImage, check_length
 from harald.config import Config, Point
+from harald.data.images import load_picture, png
 from harald.injection.layout import Layout, lay_out
 from harald.injection.points import conditioned, plain
 from harald.injection.prompt import ANY, Prompt, parse
+from harald.runs import write_bytes
 
 
 @dataclass(frozen=True, order=True)
@@ -33,20 +39,35 @@ def draw_all(
     table: Mapping[str, Tensor],
     config: Config,
     told: Callable[[int], None] = lambda done: None,
+    folder: Path | None = None,
 ) -> dict[Request, Image.Image]:
     """table: name -> tokens [K, d]. Which requests come, and in which order, changes a picture by rounding at most.
 
-    told: hears how many of the pictures are drawn.
+    told: hears how many of the pictures are drawn. folder: keeps them, and gives them back when the same are asked for
+    again, by the same config and base model: a call that was broken off goes on, and ends with the same bytes.
     """
     wanted, pictures = sorted(set(requests)), {}
+    kept = {one: folder / f"{_name(one, table)}.png" for one in wanted} if folder else {}
     for domain, point in sorted({(request.domain, request.point) for request in wanted}):
         base.use_domain(domain)
         group = [request for request in wanted if (request.domain, request.point) == (domain, point)]
         for start in range(0, len(group), config.evaluate.batch):
             part = group[start : start + config.evaluate.batch]
-            pictures |= dict(zip(part, _draw(base, part, point, table, config), strict=True))
+            if kept and all(kept[one].exists() for one in part):  # whole batches: a picture depends on its neighbours
+                pictures |= {one: load_picture(kept[one]) for one in part}
+            else:
+                pictures |= dict(zip(part, _draw(base, part, point, table, config), strict=True))
+            for one in part:
+                if kept and not kept[one].exists():
+                    write_bytes(kept[one], png(pictures[one]))
             told(len(pictures))
     return pictures
+
+
+def _name(request: Request, table: Mapping[str, Tensor]) -> str:
+    """Of all that a picture shows but the config and the base model."""
+    tokens = save({"tokens": table[request.tokens].contiguous()}) if request.tokens else b""
+    return hashlib.sha256(json.dumps(astuple(request)).encode() + tokens).hexdigest()[:24]
 
 
 @torch.no_grad()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from harald import runs
+from harald.errors import ConfigError
 from harald.evaluation.accuracy import Score
 from harald.evaluation.arms import IDENTITY, INVERSION, NOTHING, OURS, REAL
 from harald.evaluation.bar import Bar, Origin, finite
@@ -112,15 +113,24 @@ def merge_into(file: Path, fresh: list[dict[str, Any]], origin: Origin, seed: in
     """Fresh rows in the place of those of the same name, seed and source. What a run could not measure leaves what an
     earlier one of the same encoder has measured.
     """
-    found = {_key(row): row for row in (json.loads(file.read_text())["bars"] if file.exists() else [])}
+    found = load(file)
     for row in fresh:
         before = found.get(_key(row))
-        if row["value"] is None and before and before["value"] is not None and before["encoder"] == row["encoder"]:
+        if row["value"] is None and before and before["value"] is not None and before.get("encoder") == row["encoder"]:
             continue
         found[_key(row)] = row
     order = {bar.name: place for place, bar in enumerate(BARS)}
     table = sorted(found.values(), key=lambda row: (row["source"], row["seed"], order.get(row["name"], len(order))))
     runs.write_json(file, {**asdict(origin), "seed": seed, "bars": table})
+
+
+def load(file: Path) -> dict[tuple[str, int, str], dict[str, Any]]:
+    """The rows of a file by name, seed and source; none where there is no file. Raises ConfigError."""
+    try:
+        found = json.loads(file.read_text())["bars"] if file.exists() else []
+        return {_key(row): row for row in found}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{file} holds no rows of evaluate: {error!r}", "give --into another file") from error
 
 
 def _key(row: Mapping[str, Any]) -> tuple[str, int, str]:

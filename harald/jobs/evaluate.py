@@ -4,12 +4,15 @@ What is measured stands in docs/evaluation.md. The flow loss, which needs no jud
 """
 
 import dataclasses
+import json
 import logging
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from PIL import Image
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from harald import runs
@@ -20,7 +23,7 @@ from harald.errors import ConfigError
 from harald.evaluation import state_bars
 from harald.evaluation.accuracy import Score
 from harald.evaluation.arms import OURS, others, predicted, without
-from harald.evaluation.drawing import draw_all
+from harald.evaluation.drawing import Request, draw_all
 from harald.evaluation.evidence import Evidence, copied, judged, real_targets
 from harald.evaluation.experiment import Experiment
 from harald.evaluation.loss_gap import arm_losses, loss_table
@@ -51,6 +54,8 @@ def run(
     weights: folder with the judge of the synthetic persons; empty: the package's. into: a file that the rows join.
     """
     trained = find_trained(runtime, config, train_run)
+    if into:
+        state_bars.load(Path(into))  # before hours of work
     encoder, name = trained_encoder(runtime.hf_cache, config, trained)
     training = training_of(runtime.hf_cache, trained)
     rival, rival_name = identity_only(runtime, config, identity_run, training)
@@ -74,13 +79,12 @@ def run(
     experiment.without_tokens()
     experiment.ours(encoder, material.training)
     experiment.identity_only(rival)
-    inverted, seconds = inversions(base, experiment, runtime.session)
+    inverted, seconds = inversions(base, experiment, runtime.session, folder)
     experiment.inverted(inverted)
+    runtime.commit()
     costs = Costs(seconds_for_one(encoder, experiment), seconds, config.evaluate.inversion_steps)
     losses = flow_losses(base, experiment)
-    requests = experiment.requests()
-    progress = Progress(runtime.session, len(set(requests)), "picture")
-    pictures = draw_all(base, requests, experiment.table, config, progress.update)
+    pictures = drawn(runtime, base, experiment, folder)
     evidence = gathered(experiment, pictures, material)
     result = Result.of(evidence, losses, experiment.notes, config.seed)
     here = origin.here()
@@ -89,12 +93,12 @@ def run(
         seed=config.seed, source=source, encoder=name, preset=config.preset,
     )  # fmt: skip
     state_bars.merge_into(folder / "bars.json", rows, here, config.seed)
-    if into:
-        state_bars.merge_into(Path(into), rows, here, config.seed)
     facts |= {"states": len(material.panel.states), "cells": len(experiment.cells), "pictures": len(pictures)}
     runs.write_json(folder / "metrics.json", result.as_json(**facts, seed=config.seed, judge=judge))
     shown = picture_rows(evidence, experiment.asked, pictures, config.evaluate.main_references, config.seed)
     runs.write_text(folder / "report.html", report(folder, result, rows, costs, shown, config, facts))
+    if into:
+        state_bars.merge_into(Path(into), rows, here, config.seed)
     return {
         **facts,
         "met": sum(row["met"] for row in rows),
@@ -128,6 +132,18 @@ def identity_only(
     return encoder, name
 
 
+def drawn(runtime: Runtime, base: QwenImage, experiment: Experiment, folder: Path) -> dict[Request, Image.Image]:
+    """Kept in the folder as they come."""
+    requests = experiment.requests()
+    progress = Progress(runtime.session, len(set(requests)), "picture")
+
+    def told(done: int) -> None:
+        runtime.commit()
+        progress.update(done)
+
+    return draw_all(base, requests, experiment.table, experiment.config, told, folder / "pictures")
+
+
 def seconds_for_one(encoder: PersonEncoder, experiment: Experiment) -> float:
     """Median over the states of one pass over the main number of references, after one that warms up."""
     taken = []
@@ -138,8 +154,13 @@ def seconds_for_one(encoder: PersonEncoder, experiment: Experiment) -> float:
     return statistics.median(taken[1:])
 
 
-def inversions(base: QwenImage, experiment: Experiment, session: Session) -> tuple[dict[int, Tensor], float | None]:
-    """Number of a state -> tokens of Textual Inversion on all its views but the targets; seconds for one alone."""
+def inversions(
+    base: QwenImage, experiment: Experiment, session: Session, folder: Path
+) -> tuple[dict[int, Tensor], float | None]:
+    """Number of a state -> tokens of Textual Inversion on all its views but the targets; seconds for one alone.
+
+    folder: keeps both, so that a run that was broken off does not optimise them again.
+    """
     panel, settings, point = experiment.panel, experiment.config.evaluate, experiment.point
     seen = {}
     for number in range(min(settings.inversion_states, len(panel.states))):
@@ -150,7 +171,12 @@ def inversions(base: QwenImage, experiment: Experiment, session: Session) -> tup
     if not seen:
         return {}, None
     config = optimising(experiment.config, settings.inversion_steps)
-    seconds = seconds_of_inversion(base, next(iter(seen.values())), experiment)
+    cost, file = folder / "inversion_cost.json", folder / "inversions.safetensors"
+    if not cost.exists():
+        runs.write_json(cost, {"seconds": seconds_of_inversion(base, next(iter(seen.values())), experiment)})
+    seconds = json.loads(cost.read_text())["seconds"]
+    if file.exists():
+        return {int(number): tokens for number, tokens in load_file(file).items()}, seconds
     at_once, made, numbers = max(1, settings.batch // config.poc.batch), {}, list(seen)
     progress = Progress(session, settings.inversion_steps * -(-len(numbers) // at_once), "step")
     for start in range(0, len(numbers), at_once):
@@ -161,6 +187,7 @@ def inversions(base: QwenImage, experiment: Experiment, session: Session) -> tup
 
         tokens, _ = invert(base, [seen[number] for number in part], [], point, config, told)
         made |= dict(zip(part, tokens.cpu(), strict=True))
+    runs.write_bytes(file, save({str(number): tokens.contiguous() for number, tokens in made.items()}))
     return made, seconds
 
 

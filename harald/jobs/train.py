@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import hashlib
-import io
 import json
 import logging
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -16,7 +15,7 @@ from harald import determinism, reporting, runs
 from harald.base.kernels import kept_kernels
 from harald.base.qwen_image import QwenImage
 from harald.config import Config
-from harald.data.images import load_picture, within_pixels
+from harald.data.images import load_picture, png, within_pixels
 from harald.data.index import states_for
 from harald.data.manifest import split_of
 from harald.data.people import split_key
@@ -164,9 +163,8 @@ def fit(runtime: Runtime, config: Config, folder: Path, world: World = ALONE) ->
     batches = Batches(config, training, shape, mu, cache, encoder.chats, base.tokenize)
 
     def sample(step: int) -> None:
-        buffer = io.BytesIO()
-        panel(base, encoder, (aside or training)[:PANEL], config).save(buffer, "PNG")
-        picture, file = buffer.getvalue(), folder / "samples" / f"step_{step:08d}.png"
+        picture = png(panel(base, encoder, (aside or training)[:PANEL], config))
+        file = folder / "samples" / f"step_{step:08d}.png"
         persist(lambda: runs.write_bytes(file, picture), file.name, folder, len(picture))
 
     scored = validation(base, encoder, aside, config, folder) if not world.rank else None

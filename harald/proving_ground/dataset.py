@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 
 from harald import runs
+from harald.data.images import png
 from harald.errors import ConfigError
 from harald.proving_ground.persons import ATTRIBUTES, HIDDEN, Person, Picture, person, pictures, state_id
 from harald.proving_ground.persons.head import Part
@@ -69,10 +70,8 @@ def make(plan: Plan, place: Place) -> Written:
     files, rows = {}, []
     for view, picture in zip(someone.views, pictures(someone, plan.side), strict=True):
         name = f"{view.domain}_view_{view.number:02d}"
-        buffer = io.BytesIO()
-        Image.fromarray(picture.image).save(buffer, "PNG")
         prompt = someone.state_free_prompt(view) if plan.state_free else someone.prompt(view)
-        content = {f"{name}.png": buffer.getvalue(), f"{name}.txt": f"{prompt}\n".encode()}
+        content = {f"{name}.png": png(Image.fromarray(picture.image)), f"{name}.txt": f"{prompt}\n".encode()}
         files |= content
         rows.append(_row(place, someone, view, picture) | {f"sha256_{n[-3:]}": digest(c) for n, c in content.items()})
     return Written(files, rows)

@@ -5,7 +5,6 @@ Answers that take time are lines of JSON: how it stands ({"waiting", "of"} or {"
 """
 
 import base64
-import io
 import json
 import logging
 from collections.abc import AsyncIterator, Callable
@@ -19,6 +18,7 @@ from pydantic import ValidationError
 from starlette.types import Receive, Scope, Send
 
 from harald.config import Serve
+from harald.data.images import png
 from harald.errors import HaraldError
 from harald.injection.person_file import MAX_BYTES, to_bytes
 from harald.records import PersonTokens
@@ -150,6 +150,4 @@ def facts(person: PersonTokens) -> dict[str, Any]:
 
 
 def _png(picture: Image.Image) -> str:
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
-    return base64.b64encode(buffer.getvalue()).decode()
+    return base64.b64encode(png(picture)).decode()

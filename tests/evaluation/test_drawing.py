@@ -1,9 +1,11 @@
 import dataclasses
 
 import numpy as np
+import pytest
 import torch
 
 from harald import config
+from harald.evaluation import drawing
 from harald.evaluation.drawing import Request, draw_all
 from harald.generation.draw import draw
 from harald.injection.prompt import ANY, Prompt, parse
@@ -47,3 +49,29 @@ def test_picture_that_is_asked_for_twice_is_drawn_once_and_order_changes_nothing
     assert len(drawn) == 3
     again = draw_all(base(), asked[::-1], TABLE, CONFIG)
     assert all(again[one].tobytes() == drawn[one].tobytes() for one in asked)
+
+
+def test_broken_off_call_goes_on_and_ends_with_the_bytes_of_an_unbroken_one(tmp_path, monkeypatch):
+    pairs = dataclasses.replace(CONFIG, evaluate=dataclasses.replace(CONFIG.evaluate, batch=2))
+    asked = [request(tokens=name, seed=seed) for name in ("anna", "bert") for seed in (0, 1, 2)]
+    whole = draw_all(base(), asked, TABLE, pairs)
+
+    def breaks_off(done: int) -> None:
+        if done == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        draw_all(base(), asked, TABLE, pairs, breaks_off, tmp_path)
+    files = sorted(tmp_path.iterdir())
+    assert len(files) == 4
+    files[0].unlink()  # killed within a batch: its other picture is there
+    assert draw_all(base(), asked, TABLE, pairs, folder=tmp_path) == whole
+    monkeypatch.delattr(drawing, "_draw")
+    assert draw_all(base(), asked, TABLE, pairs, folder=tmp_path) == whole, "nothing is left to draw"
+
+
+def test_kept_picture_of_other_tokens_is_not_taken(tmp_path):
+    for table in (TABLE, {"anna": TOKENS + 1}):
+        drawn = draw_all(base(), [request(tokens="anna")], table, CONFIG, folder=tmp_path)
+        assert drawn == draw_all(base(), [request(tokens="anna")], table, CONFIG)
+    assert len(list(tmp_path.iterdir())) == 2

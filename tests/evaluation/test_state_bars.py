@@ -3,6 +3,7 @@ import math
 
 import pytest
 
+from harald.errors import ConfigError
 from harald.evaluation.accuracy import Score
 from harald.evaluation.arms import IDENTITY
 from harald.evaluation.bar import Origin
@@ -57,6 +58,15 @@ def test_rows_of_several_seeds_stand_side_by_side_and_a_seed_replaces_its_own(tm
     assert set(content) == {"command", "commit", "device", "seed", "bars"} and len(content["bars"]) == 3 * len(BARS)
     twin = {(r["source"], r["seed"]): r["value"] for r in content["bars"] if r["name"] == "twin test"}
     assert twin == {("proving_ground", 0): 0.99, ("proving_ground", 1): 0.6, ("dataset", 0): 0.7}
+
+
+@pytest.mark.parametrize("content", ["[]", "{", '{"bars": [{"name": "twin test"}]}'])
+def test_file_that_holds_other_things_is_refused_and_stays(tmp_path, content):
+    file = tmp_path / "other.json"
+    file.write_text(content)
+    with pytest.raises(ConfigError, match=r"other.json holds no rows(.|\n)*another file"):
+        merge_into(file, made("twin test", score(0.9)), HERE, 0)
+    assert file.read_text() == content
 
 
 def test_what_a_run_could_not_measure_leaves_what_one_of_the_same_encoder_has_measured(tmp_path):

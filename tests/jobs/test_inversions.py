@@ -26,7 +26,7 @@ def test_states_in_groups_get_the_tokens_that_each_gets_alone(tmp_path):
     told = []
     session = Session()
     session.progress = lambda done, total, unit: told.append((done, total))
-    made, seconds = evaluate.inversions(base(), experiment, session)
+    made, seconds = evaluate.inversions(base(), experiment, session, tmp_path)
     assert list(made) == [0, 1, 2] and seconds > 0
     assert told[1:] == [(1, 4), (2, 4), (3, 4), (4, 4)], "two states at a time"
     alone = evaluate.optimising(c, 2)
@@ -35,3 +35,5 @@ def test_states_in_groups_get_the_tokens_that_each_gets_alone(tmp_path):
         views = [view for place, view in enumerate(panel.states[number].views) if place not in hidden]
         (own,), _ = invert(base(), [views], [], experiment.point, alone)
         torch.testing.assert_close(tokens, own.cpu(), rtol=0, atol=2e-2 * own.std().item())
+    again, same = evaluate.inversions(None, experiment, session, tmp_path)  # kept: no model is asked
+    assert same == seconds and all(torch.equal(again[number], made[number]) for number in made)
