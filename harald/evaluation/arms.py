@@ -25,6 +25,11 @@ def without(group: str) -> str:
     return f"without {group}"
 
 
+def override_of(arm: str) -> str:
+    """Name of an arm's pictures with a wish in the prompt."""
+    return f"override, {arm}"
+
+
 @dataclass(frozen=True)
 class Asked:
     """An arm's pictures. rows: numbers of its cells (an arm may leave cells out); requests: one for each."""

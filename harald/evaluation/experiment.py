@@ -19,6 +19,7 @@ from harald.evaluation.arms import (
     Asked,
     Asking,
     others,
+    override_of,
     predicted,
     references_name,
     without,
@@ -110,7 +111,7 @@ class Experiment:
             **self.asked,
             **{f"{count} references": asked for count, asked in self.counts.items()},
             **{without(group): asked for group, asked in self.dropped.items()},
-            **{f"override, {arm}": asked for arm, asked in self.overridden.items()},
+            **{override_of(arm): asked for arm, asked in self.overridden.items()},
         }
 
     def requests(self) -> list[Request]:

@@ -68,10 +68,11 @@ COLOURS: dict[str, Sequence[str]] = {
 
 @dataclass(frozen=True)
 class Override:
-    """text: the target's silent prompt with the wish; wanted: number of the class."""
+    """said: the wish in words; text: the target's silent prompt with it; wanted: number of the class."""
 
     attribute: str
     wanted: int
+    said: str
     text: str
 
 
@@ -92,7 +93,7 @@ def override(panel: Panel, cell: Cell, seed: int) -> Override | None:
     wanted = choices.choice(wishes[name])
     said = _said(name, wanted, own, choices)
     text = view.person_prompt.replace(PLACEHOLDER, f"{PLACEHOLDER} {said}", 1)
-    return Override(name, list(panel.attributes[name]).index(wanted), text)
+    return Override(name, list(panel.attributes[name]).index(wanted), said, text)
 
 
 def _askable(name: str, own: Mapping[str, str]) -> Collection[str]:

@@ -1,27 +1,31 @@
 """Rows of pictures for the report: the worst cells first, then some at random, each picture with its score."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from PIL import Image
 
 from harald import reporting
 from harald.data.images import load_picture
 from harald.determinism import rng
-from harald.evaluation.arms import NOTHING, OURS, WORDS, Asked
+from harald.evaluation.arms import ARMS, OURS, Asked, override_of
 from harald.evaluation.drawing import Request
-from harald.evaluation.evidence import Evidence, Judged
+from harald.evaluation.evidence import Evidence
 from harald.evaluation.keep import rights
+from harald.evaluation.override import Override
 from harald.evaluation.panel import UNREADABLE, Truth, references, target
 from harald.evaluation.seen import Seen
 from harald.evaluation.twin import margins
 
 SIDE, WORST, RANDOM = 160, 12, 6  # pixels of a picture; rows of each kind
-SHOWN = (OURS, NOTHING, WORDS)
 
 
 @dataclass(frozen=True)
 class Picture:
+    """kind: what the page tells apart."""
+
+    kind: Literal["reference", "ours", "control"]
     title: str
     uri: str
     score: str
@@ -48,7 +52,9 @@ def order(evidence: Evidence) -> list[int]:
 def picture_rows(
     evidence: Evidence, asked: Mapping[str, Asked], pictures: Mapping[Request, Image.Image], count: int, seed: int
 ) -> tuple[list[PictureRow], list[PictureRow]]:
-    """The worst, and some of the rest at random. count: references of ours."""
+    """The worst, and some of the rest at random: references | ours, and with a wish | every other arm. asked: by the
+    names of `Experiment.everything`; count: references of ours.
+    """
     worst_first = order(evidence)
     rest = worst_first[WORST:]
     drawn = rng(seed, "evaluate", "shown").sample(rest, min(RANDOM, len(rest)))
@@ -62,21 +68,38 @@ def _row(
     cell, panel, truth = evidence.cells[row], evidence.panel, evidence.truth.pick([row])
     view = target(panel, cell)
     shown = [
-        Picture(f"reference {number}", reporting.embed_file(seen.image, SIDE), "")
+        Picture("reference", f"reference {number}", reporting.embed_file(seen.image, SIDE), "")
         for number, seen in enumerate(references(panel, cell, count), 1)
     ]
-    for name in SHOWN:
-        if name in asked and row in asked[name].rows:
-            request = asked[name].requests[asked[name].rows.index(row)]
-            shown.append(_picture(name, pictures[request], evidence.arms[name], row, truth))
-    shown.append(_picture("real view", load_picture(view.image), evidence.real, row, truth))
+
+    def drawn(name: str) -> Image.Image | None:
+        rows = asked[name].rows if name in asked else ()
+        return pictures[asked[name].requests[rows.index(row)]] if row in rows else None
+
+    for name in ARMS:
+        if picture := drawn(name):
+            shown.append(_picture(name, picture, says(evidence.arms[name].only([row]).seen, truth)))
+        wish = evidence.wishes[row]
+        if name == OURS and wish and (picture := drawn(override_of(OURS))):
+            shown.append(_picture(OURS, picture, granted(evidence.overridden[OURS].only([row]).seen, wish, truth)))
+    shown.append(_picture("real view", load_picture(view.image), says(evidence.real.only([row]).seen, truth)))
     pair, relation = evidence.truth.pairs[row], evidence.truth.relations[row]
     title = f"{panel.states[cell.state].state_id}, {pair[0]} → {pair[1]}, rival: {relation}"
     return PictureRow(title, view.person_prompt, tuple(shown))
 
 
-def _picture(title: str, picture: Image.Image, arm: Judged, row: int, truth: Truth) -> Picture:
-    return Picture(title, reporting.embed(picture, SIDE), says(arm.only([row]).seen, truth))
+def _picture(title: str, picture: Image.Image, score: str) -> Picture:
+    return Picture("ours" if title == OURS else "control", title, reporting.embed(picture, SIDE), score)
+
+
+def granted(seen: Seen, wish: Override, truth: Truth) -> str:
+    """'with square glasses: drawn', or what is there instead."""
+    said, classes = int(seen.said[0, list(truth.attributes).index(wish.attribute)]), truth.attributes[wish.attribute]
+    return f"{wish.said}: {'drawn' if said == wish.wanted else f'{named(said, classes)} instead'}"
+
+
+def named(said: int, classes: Sequence[str]) -> str:
+    return classes[said] if said >= 0 else "unreadable" if said == UNREADABLE else "hidden"
 
 
 def says(seen: Seen, truth: Truth) -> str:
@@ -88,8 +111,8 @@ def says(seen: Seen, truth: Truth) -> str:
     names, wrong = list(truth.attributes), []
     for place, column in enumerate(truth.state_columns):
         if right[place] == 0:
-            classes, said = truth.attributes[names[column]], int(seen.said[0, column])
-            found = classes[said] if said >= 0 else "unreadable" if said == UNREADABLE else "hidden"
+            classes = truth.attributes[names[column]]
+            found = named(int(seen.said[0, column]), classes)
             wrong.append(f"{names[column]} {found}, not {classes[int(truth.labels[0, column])]}")
     parts = [f"{int(right[shown].sum())} of {int(shown.sum())} kept", *wrong]
     margin = margins(seen, truth)[0]

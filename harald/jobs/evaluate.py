@@ -22,7 +22,7 @@ from harald.encoder.model import PersonEncoder
 from harald.errors import ConfigError
 from harald.evaluation import state_bars
 from harald.evaluation.accuracy import Score
-from harald.evaluation.arms import OURS, others, predicted, without
+from harald.evaluation.arms import OURS, others, override_of, predicted, without
 from harald.evaluation.drawing import Request, draw_all
 from harald.evaluation.evidence import Evidence, copied, judged, real_targets
 from harald.evaluation.experiment import Experiment
@@ -95,7 +95,7 @@ def run(
     state_bars.merge_into(folder / "bars.json", rows, here, config.seed)
     facts |= {"states": len(material.panel.states), "cells": len(experiment.cells), "pictures": len(pictures)}
     runs.write_json(folder / "metrics.json", result.as_json(**facts, seed=config.seed, judge=judge))
-    shown = picture_rows(evidence, experiment.asked, pictures, config.evaluate.main_references, config.seed)
+    shown = picture_rows(evidence, experiment.everything(), pictures, config.evaluate.main_references, config.seed)
     runs.write_text(folder / "report.html", report(folder, result, rows, costs, shown, config, facts))
     if into:
         state_bars.merge_into(Path(into), rows, here, config.seed)
@@ -242,7 +242,7 @@ def gathered(experiment: Experiment, pictures: dict, material: Material) -> Evid
         arms={arm: seen[arm] for arm in experiment.asked},
         counts={count: seen[f"{count} references"] for count in experiment.counts},
         wishes=experiment.wishes,
-        overridden={arm: seen[f"override, {arm}"] for arm in experiment.overridden if experiment.overridden[arm].rows},
+        overridden={arm: seen[override_of(arm)] for arm in experiment.overridden if experiment.overridden[arm].rows},
         copies={
             arm: copied(panel, experiment.cells, asked, pictures, experiment.main)
             for arm, asked in experiment.asked.items()

@@ -75,6 +75,7 @@ def test_recorded_answers_become_classes_and_votes():
 
 def test_random_weights_answer_nothing_that_can_be_read_and_the_picture_reaches_them():
     judge = loaded()
+    assert not [name for name, _ in judge.model.named_parameters() if "lora" in name], "the judge is as published"
     assert (judge.see([picture(), picture("red")]).said == UNREADABLE).all()
     chats = [judge._chat(ASKED["pose"].text, [picture(colour)]) for colour in ("grey", "red")]
     with torch.no_grad():
