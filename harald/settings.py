@@ -3,6 +3,8 @@
 import dataclasses
 import hashlib
 import json
+import re
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -243,10 +245,39 @@ def _merge(tree: dict[str, Any], changes: dict[str, Any], path: str) -> None:
                     f"name one of its fields: {', '.join(sorted(tree[head]))}",
                 )
             _merge(tree[head], nested, f"{where}.")
+        elif isinstance(nested, dict) and isinstance(tree[head], list | tuple) and _are_sections(tree[head]):
+            for place, change in nested.items():
+                name = place.partition(".")[0]
+                _merge({name: _entry(tree[head], name, where)}, {place: change}, f"{where}.")
         elif rest and tree[head] is not None:  # None: a section that is left out
             raise ConfigError(f"unknown key {path}{key!r} in --overrides", f"{where} is a value and has no fields")
         else:
             tree[head] = nested
+
+
+def _are_sections(entries: Sequence[Any]) -> bool:
+    return all(isinstance(entry, dict) for entry in entries)
+
+
+def _entry(entries: Sequence[dict[str, Any]], place: str, where: str) -> dict[str, Any]:
+    """The entry of that number, or of that `name`, in which - and _ may stand for a space.
+
+    Raises ConfigError if there is none, or more than one.
+    """
+    known = [*map(str, range(len(entries))), *(str(entry.get("name", "")) for entry in entries)]
+    found = {n % len(entries) for n, name in enumerate(known) if _spaced(name) == _spaced(place)}
+    if len(found) == 1:
+        return entries[found.pop()]
+    if found:
+        raise ConfigError(f"{where} has {len(found)} entries {place!r}", f"use a number: {sorted(found)}")
+    listed = ", ".join(f"{n} {entry.get('name', '')!r}" for n, entry in enumerate(entries))
+    raise ConfigError(
+        f"unknown entry {f'{where}.{place}'!r} in --overrides", f"known: {listed}" if listed else f"{where} is empty"
+    )
+
+
+def _spaced(name: str) -> str:
+    return re.sub("[-_]", " ", name)
 
 
 def _dotted(location: tuple[str | int, ...]) -> str:

@@ -83,6 +83,14 @@ def test_preset_survives_json(preset):
         ('{"deterministic": 1}', "deterministic = 1"),
         ('{"injection.point": "middle"}', 'injection.point = "middle"'),
         ('{"encoder.groups": [["face", "4"]]}', 'encoder.groups.0.1 = "4"'),
+        ('{"train.phases.4.steps": 3}', "unknown entry 'train.phases.4' in --overrides\n  fix: known: 0 'warm-up', 1"),
+        ('{"train.phases.mixt.steps": 3}', "unknown entry 'train.phases.mixt' in --overrides\n  fix: known: 0"),
+        ('{"train.phases.mixed.stepz": 3}', "unknown key 'train.phases.mixed.stepz' in --overrides\n  fix: did"),
+        ('{"train.phases.mixed": 3}', "train.phases.mixed is a section"),
+        ('{"train.phases.mixed.rates.0": 3}', "train.phases.mixed.rates is a value and has no fields"),
+        ('{"train.phases.2.steps": "three"}', 'train.phases.2.steps = "three"'),
+        ('{"train": {"phases": [], "phases.0.steps": 3}}', "train.phases is empty"),
+        ('{"poc.scenes.0": "asleep"}', "poc.scenes is a value and has no fields"),
         ("{train}", "--overrides is not JSON"),
         ("[1]", "--overrides is a list, not an object"),
     ],
@@ -135,6 +143,28 @@ def test_dotted_and_nested_overrides_mean_the_same():
     nested = resolve("mini", 5, '{"train": {"steps": 7}, "poc": {"batch": 1}}')
     assert nested == resolve("mini", 5, '{"train.steps": 7, "poc.batch": 1}')
     assert (nested.train.steps, nested.poc.batch, nested.seed) == (7, 1, 5)
+
+
+def test_override_reaches_one_field_of_one_phase_by_its_number_or_its_name():
+    overrides = {
+        "train.phases.0.teacher_weight": 0.5,
+        "train": {"phases": {"cross_view": {"cross_domain_share": 0.0}, "twins-and_overrides.rates": [0.1, 0.0]}},
+        "train.phases.twins and overrides.twins_together": None,
+    }
+    before, after = mini().train.phases, resolve("mini", overrides=json.dumps(overrides)).train.phases
+    assert after == (
+        replace(before[0], teacher_weight=0.5),
+        replace(before[1], cross_domain_share=0.0),
+        before[2],
+        replace(before[3], rates=(0.1, 0.0), twins_together=None),
+    )
+
+
+def test_name_that_two_phases_have_is_refused_and_their_numbers_are_named():
+    phase = {"name": "same", "steps": 5}
+    overrides = {"train.phases": [phase, {**phase, "name": "other"}, phase], "train.phases.same.steps": 6}
+    with pytest.raises(ConfigError, match=r"train.phases has 2 entries 'same'\n  fix: use a number: \[0, 2\]"):
+        resolve("tiny", overrides=json.dumps(overrides))
 
 
 def test_hash_depends_on_every_field_and_on_nothing_else():
