@@ -196,6 +196,7 @@ class Data(Strict):
     manifest: str = ""  # run name of check_dataset: take its manifest instead of reading all folders again
     verify_pixels: bool = False  # decode every picture completely (slow) instead of checking its first and last bytes
     validation_share: float = 0.02  # share of the states, picked by a hash of the state_id
+    max_states: int = 0  # at most so many are trained on, whole persons, see data/people.py; 0: all
 
 
 @dataclass(frozen=True)

@@ -107,6 +107,8 @@ def check(config: Config) -> None:
             f"generate.steps is {config.generate.steps}", "use 2 or more: the schedule stretches to its end"
         )
     _check_share("data.validation_share", data.validation_share)
+    if data.max_states < 0:
+        raise ConfigError(f"data.max_states is {data.max_states}", "use 0 (all) or a number of states")
     for name, value in {"data.image_size": data.image_size, "generate.size": config.generate.size}.items():
         if value < 16 or value % 16:
             raise ConfigError(f"{name} is {value}", "use a multiple of 16 (8 by the VAE, 2 by the patches)")

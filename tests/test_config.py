@@ -115,6 +115,7 @@ def test_wrong_type_names_the_field_and_nothing_else():
         '{"train.learning_rate": 0.0}',
         '{"data.image_size": 100}',
         '{"data.min_views": 1}',
+        '{"data.max_states": -1}',
         '{"encoder.groups": []}',
         '{"encoder.groups": [["face", 0]]}',
         '{"encoder.groups": [["face", 2], ["face", 2]]}',

@@ -19,7 +19,7 @@ from harald.config import Config
 from harald.data.images import load_picture, within_pixels
 from harald.data.index import states_for
 from harald.data.manifest import split_of
-from harald.data.people import split_key
+from harald.data.people import at_most, split_key
 from harald.encoder.model import PersonEncoder
 from harald.errors import TrainingError
 from harald.generation.draw import draw, grid
@@ -147,6 +147,7 @@ def fit(runtime: Runtime, config: Config, folder: Path, world: World = ALONE) ->
     training, aside = ([s for s in states if split_of(split_key(s), share) == name] for name in ("train", "validation"))
     if not training:
         raise TrainingError(f"all {len(states)} states fall into the validation split", "lower data.validation_share")
+    training = at_most(training, config.data.max_states, config.seed)
     log.info("%d states to train on, %d set aside", len(training), len(aside))
     if not world.rank:
         note_data(folder, states)

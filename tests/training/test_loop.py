@@ -68,6 +68,13 @@ def test_two_runs_give_the_same_bytes(runtime, unbroken):
     assert files(runtime.output / "train" / "again") == files(unbroken)
 
 
+def test_number_of_states_bounds_those_that_are_trained_on_and_not_those_set_aside(runtime, caplog):
+    few = small(steps=1, sample_every=9)
+    with caplog.at_level("INFO", "harald.jobs.train"):
+        job.run(runtime, dataclasses.replace(few, data=dataclasses.replace(few.data, max_states=3)), "few")
+    assert "3 states to train on, 2 set aside" in caplog.text  # 4 and 2 without
+
+
 def test_another_seed_gives_other_bytes(runtime, unbroken):
     job.run(runtime, dataclasses.replace(small(), seed=1), "other-seed")
     other = files(runtime.output / "train" / "other-seed")
