@@ -268,6 +268,8 @@ class Economy(Strict):
 class Train(Strict):
     steps: int = 20_000
     phases: tuple[Phase, ...] = ()
+    stages: tuple[str, ...] = ()  # names of the phases that run, in this order; empty: all
+    init_from: str = ""  # a run of train whose best checkpoint has the first weights; empty: untrained ones
     states_per_batch: int = 8
     targets_per_state: int = 4
     parts: int = 1  # the batch is computed in so many, one after another or on several GPUs: 1, 2, 4, 8, ...
@@ -304,6 +306,12 @@ class Train(Strict):
     workers: int = 4
     latents: str = ""  # run name of prepare; empty: the VAE encodes the targets while training
 
+    @property
+    def chosen(self) -> tuple[Phase, ...]:
+        """The phases that run. KeyError for a stage that no phase is named after (settings.check refuses those)."""
+        named = {phase.name: phase for phase in self.phases}
+        return tuple(named[name] for name in self.stages) if self.stages else self.phases
+
     def at(self, step: int) -> "Train":
         """What holds at a step: a pure function of it."""
         phase, _ = self.phase_at(step)
@@ -312,8 +320,9 @@ class Train(Strict):
 
     def phase_at(self, step: int) -> tuple[Phase | None, int]:
         """The phase of a step, and the steps of it that lie before."""
-        for phase in self.phases:
-            if step < phase.steps or phase is self.phases[-1]:
+        phases = self.chosen
+        for phase in phases:
+            if step < phase.steps or phase is phases[-1]:
                 return phase, step
             step -= phase.steps
         return None, step

@@ -136,14 +136,7 @@ def check(config: Config) -> None:
     _check_economy(config)
     _check_speed(config)
     _check_train(train, "train")
-    start = 0
-    for number, phase in enumerate(train.phases):
-        if phase.steps < 1:
-            raise ConfigError(f"train.phases.{number}.steps is {phase.steps}", "use 1 or more")
-        if min(phase.rates) < 0:
-            raise ConfigError(f"train.phases.{number}.rates is {list(phase.rates)}", "use 0 or more")
-        _check_train(train.at(start), f"train, phase {phase.name!r},")
-        start += phase.steps
+    _check_phases(train)
 
 
 def _check_economy(config: Config) -> None:
@@ -199,6 +192,25 @@ def _check_evaluate(evaluate: Evaluate) -> None:
             f"evaluate.references is {list(evaluate.references)}, evaluate.main_references {evaluate.main_references}",
             "use numbers from 1 on, the main one among them",
         )
+
+
+def _check_phases(train: Train) -> None:
+    for number, phase in enumerate(train.phases):
+        if phase.steps < 1:
+            raise ConfigError(f"train.phases.{number}.steps is {phase.steps}", "use 1 or more")
+        if min(phase.rates) < 0:
+            raise ConfigError(f"train.phases.{number}.rates is {list(phase.rates)}", "use 0 or more")
+    names = [phase.name for phase in train.phases]
+    for name in train.stages:
+        if names.count(name) != 1 or train.stages.count(name) > 1:
+            raise ConfigError(
+                f"train.stages is {list(train.stages)}, and {names.count(name)} of train.phases have the name {name!r}",
+                f"{did_you_mean(name, names)}; name each stage once",
+            )
+    start = 0
+    for phase in train.chosen:
+        _check_train(train.at(start), f"train, phase {phase.name!r},")
+        start += phase.steps
 
 
 def _check_train(train: Train, where: str) -> None:

@@ -15,6 +15,7 @@ from harald.config import IMAGE_LOCK, PINS, PRESETS, TEST_PINS, ModelRef, Phase,
 from harald.errors import ConfigError
 from harald.runs import find_run, load_config, open_run, safe_name
 from harald.settings import config_hash, from_json, identity_hash, resolve, to_json
+from harald.training.loop import learning_rate
 
 LOCK = Path(__file__).parents[1] / "requirements.lock"
 
@@ -285,6 +286,33 @@ def test_phase_replaces_fields_while_it_lasts_and_the_last_one_lasts():
     assert [train.at(step).teacher_weight for step in range(4)] == [1.0, 1.0, 0.0, 0.0]
     assert [train.at(step).state_free_share for step in (1, 2, 100)] == [train.state_free_share, 0.5, 0.5]
     assert tiny().train.at(7) == tiny().train
+
+
+def test_stages_are_the_phases_that_run_in_their_order():
+    train = replace(mini().train, stages=("twins and overrides", "warm-up"))
+    assert [phase.name for phase in train.chosen] == ["twins and overrides", "warm-up"]
+    assert [train.at(step).flow_weight for step in (0, 1399, 1400, 9999)] == [1.0, 1.0, 0.0, 0.0]
+    assert learning_rate(1399, train) == pytest.approx(train.learning_rate * 0.02, rel=0.01)
+    assert learning_rate(9999, train) == train.learning_rate, "the rate of the warm-up"
+
+
+@pytest.mark.parametrize(
+    ("stages", "said"),
+    [
+        (["mixt"], "0 of train.phases have the name 'mixt'\n  fix: did you mean 'mixed'"),
+        (["mixed", "mixed"], "name each stage once"),
+    ],
+)
+def test_stage_that_is_none_or_named_twice_is_refused(stages, said):
+    with pytest.raises(ConfigError, match=said):
+        resolve("mini", overrides=json.dumps({"train.stages": stages}))
+
+
+def test_stage_that_does_not_run_is_not_asked_to_go_with_the_rest():
+    silent = {"train.phases.mixed.teacher_weight": 0, "train.phases.mixed.override_share": 0.2}
+    assert resolve("mini", overrides=json.dumps({**silent, "train.stages": ["warm-up"]})).train.at(9).flow_weight == 0
+    with pytest.raises(ConfigError, match=r"phase 'mixed',\.override_share is 0\.2 without a teacher"):
+        resolve("mini", overrides=json.dumps({**silent, "train.stages": ["mixed"]}))
 
 
 def test_phases_are_checked_one_by_one():

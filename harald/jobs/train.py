@@ -24,6 +24,7 @@ from harald.encoder.model import PersonEncoder
 from harald.errors import TrainingError
 from harald.generation.draw import draw, grid
 from harald.injection.prompt import ANY, parse
+from harald.jobs.beginning import begin, origin
 from harald.jobs.encoding import open_cache
 from harald.jobs.loading import base_model, ensure, new_encoder
 from harald.jobs.validating import validation
@@ -58,7 +59,7 @@ def run(
     if runtime.cluster.host:  # the first machine holds the run and says how it goes
         share(runtime, config, Path(), gpus)
         return {"state": "done", "host": runtime.cluster.host}
-    folder = runs.open_run(runtime, "train", run_name, config)
+    folder = runs.open_run(runtime, "train", run_name, config, **origin(runtime, config, run_name))
     runtime.commit()
     start, end = fit(runtime, config, folder) if gpus * hosts == 1 else share(runtime, config, folder, gpus)
     report = write_report(folder, config)
@@ -164,6 +165,7 @@ def fit(runtime: Runtime, config: Config, folder: Path, world: World = ALONE) ->
         picture, file = buffer.getvalue(), folder / "samples" / f"step_{step:08d}.png"
         persist(lambda: runs.write_bytes(file, picture), file.name, folder, len(picture))
 
+    first = functools.partial(begin, runtime, folder, encoder)
     scored = validation(base, encoder, aside, config, folder) if not world.rank else None
     kept = kept_kernels(runtime.output / "kernels", "train", writes=not world.rank)
     with economical(base, encoder, config), kept as kernels:
@@ -172,7 +174,7 @@ def fit(runtime: Runtime, config: Config, folder: Path, world: World = ALONE) ->
             kernels.save()
             runtime.commit()
 
-        return train(base, encoder, batches, config, folder, commit, runtime.session, sample, scored, world)
+        return train(base, encoder, batches, config, folder, commit, runtime.session, first, sample, scored, world)
 
 
 def note_data(folder: Path, states: list[State]) -> None:

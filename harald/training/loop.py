@@ -46,6 +46,7 @@ def train(
     folder: Path,
     commit: Callable[[], None],
     session: Session,
+    begin: Callable[[], None],
     sample: Callable[[int], None],
     validation: Validation | None = None,
     world: World = ALONE,
@@ -53,9 +54,10 @@ def train(
     """Train up to config.train.steps, from the last good checkpoint under `folder`. Returns first and last step.
 
     commit: makes a finished checkpoint durable; session: is told of every step, and may ask to stop behind it;
-    sample: draws the fixed grid for a step; validation: scores every train.validate_every steps. The checkpoint of the
-    best score stays, and train.patience scores without a better one end the training. world: processes that share the
-    parts of every batch; the first one does all that is not a step.
+    begin: puts the first weights in place where there is no checkpoint; sample: draws the fixed grid for a step;
+    validation: scores every train.validate_every steps. The checkpoint of the best score stays, and train.patience
+    scores without a better one end the training. world: processes that share the parts of every batch; the first one
+    does all that is not a step.
     """
     settings, identity, gradients_of = config.train, identity_hash(config), gradients(base, encoder, config)
     optimizer = make_optimizer(encoder, settings)
@@ -63,6 +65,8 @@ def train(
         return _follow(base, encoder, optimizer, batches, config, world)
     checkpoints = folder / "checkpoints"
     found = last_good(checkpoints, identity)
+    if not found:
+        begin()
     start = step = load_checkpoint(found, encoder, optimizer) if found else 0
     log.info("start at step %d of %d (%s)", start, settings.steps, found.name if found else "no checkpoint yet")
     session.check()
