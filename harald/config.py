@@ -223,12 +223,13 @@ class Prepare(Strict):
     containers: int = 8  # at most, each with a GPU
 
 
-Point = Literal["output", "input"]
+Point = Literal["output", "input", "both"]
+VECTORS: dict[str, int] = {"output": 1, "input": 1, "both": 2}  # of a slot, side by side, each as wide as the base's
 
 
 @dataclass(frozen=True)
 class Injection(Strict):
-    point: Point = "output"
+    point: Point = "output"  # see injection/points.py
     class_word: str = "person"  # stands for <person> in the prompt that the text encoder reads at the output point
 
 

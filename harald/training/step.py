@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from harald.base import BaseModel
-from harald.config import Config, Train
+from harald.config import VECTORS, Config, Train
 from harald.encoder.model import PersonEncoder
 from harald.injection.points import conditioned
 from harald.training.batch import Batch, Targets
@@ -52,7 +52,8 @@ def training_loss(
         loss, parts = _drawn_loss(base, tokens, batch.targets, train, config)
     if batch.contrast and len(batch.pairs) > 1:
         other = encoder.tokens(batch.contrast)
-        contrast = contrastive_loss(tokens, other, config.train.contrast_temperature) / batch.parts
+        vectors = VECTORS[config.injection.point]
+        contrast = contrastive_loss(tokens, other, config.train.contrast_temperature, vectors) / batch.parts
         loss = loss + train.contrast_weight * contrast
         parts["contrast"] = contrast.detach()
     return loss, parts

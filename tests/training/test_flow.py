@@ -48,3 +48,11 @@ def test_uniform_share_puts_real_mass_near_noise():
 def test_contrast_falls_when_the_same_state_agrees():
     a = torch.randn(4, 3, 8)
     assert contrastive_loss(a, a + 0.01 * torch.randn_like(a), 0.1) < contrastive_loss(a, a.roll(1, 0), 0.1)
+
+
+def test_contrast_counts_each_vector_of_a_slot_as_much_whatever_its_scale():
+    first, second = torch.randn(2, 4, 3, 16, generator=torch.Generator().manual_seed(0))
+    loss = contrastive_loss(first, second, 0.1, vectors=2)
+    scaled = torch.cat([100 * first[..., :8], first[..., 8:]], -1)
+    torch.testing.assert_close(contrastive_loss(scaled, second, 0.1, vectors=2), loss)
+    assert (contrastive_loss(scaled, second, 0.1) - contrastive_loss(first, second, 0.1)).abs() > 1e-2
