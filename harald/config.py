@@ -287,6 +287,7 @@ class Train(Strict):
     flow_weight: float = 1.0  # of the difference to the picture's own velocity
     teacher_weight: float = 0.0  # of the difference to the velocity that the base predicts from the full description
     teacher_beside: float = 1.0  # of that weight, where the picture teaches too: it knows what no description says
+    part_weight: float = 1.0  # of patches that show small worn things, in flow and teacher; not 1: see data/parts.py
     contrast_weight: float = 0.0
     contrast_temperature: float = 0.1
     learning_rate: float = 1e-4

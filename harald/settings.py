@@ -117,6 +117,7 @@ def check(config: Config) -> None:
         "evaluate.inversion_rate": config.evaluate.inversion_rate,
         "train.clip_norm": train.clip_norm,
         "train.contrast_temperature": train.contrast_temperature,
+        "train.part_weight": train.part_weight,
     }.items():
         if not value > 0:
             raise ConfigError(f"{name} is {value}", "use a number above 0")

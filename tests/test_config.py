@@ -117,6 +117,7 @@ def test_wrong_type_names_the_field_and_nothing_else():
         '{"data.image_size": 100}',
         '{"data.min_views": 1}',
         '{"data.max_states": -1}',
+        '{"train.part_weight": 0}',
         '{"encoder.groups": []}',
         '{"encoder.groups": [["face", 0]]}',
         '{"encoder.groups": [["face", 2], ["face", 2]]}',

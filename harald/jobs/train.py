@@ -19,6 +19,7 @@ from harald.config import Config
 from harald.data.images import load_picture, within_pixels
 from harald.data.index import states_for
 from harald.data.manifest import split_of
+from harald.data.parts import mask_file
 from harald.data.people import at_most, split_key
 from harald.encoder.model import PersonEncoder
 from harald.errors import TrainingError
@@ -150,6 +151,7 @@ def fit(runtime: Runtime, config: Config, folder: Path, world: World = ALONE) ->
         raise TrainingError(f"all {len(states)} states fall into the validation split", "lower data.validation_share")
     training = at_most(training, config.data.max_states, config.seed)
     log.info("%d states to train on, %d set aside", len(training), len(aside))
+    check_masks(training, config.train.part_weight)
     if not world.rank:
         note_data(folder, states)
         runs.remove_leftovers(folder / "samples")
@@ -175,6 +177,17 @@ def fit(runtime: Runtime, config: Config, folder: Path, world: World = ALONE) ->
             runtime.commit()
 
         return train(base, encoder, batches, config, folder, commit, runtime.session, first, sample, scored, world)
+
+
+def check_masks(states: list[State], part_weight: float) -> None:
+    """Raises TrainingError if parts are to have a weight of their own and no picture says where they are."""
+    pictures = [view.image for state in states for view in state.views]
+    if part_weight != 1 and not any(mask_file(picture).exists() for picture in pictures):
+        raise TrainingError(
+            f"train.part_weight is {part_weight}, and none of {len(pictures)} pictures has a mask of its small parts",
+            f"write masks such as {mask_file(pictures[0])}, or set train.part_weight to 1; "
+            "demo_dataset --parts writes them",
+        )
 
 
 def note_data(folder: Path, states: list[State]) -> None:

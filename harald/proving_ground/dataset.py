@@ -10,12 +10,14 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from PIL import Image
 
 from harald import runs
+from harald.data.parts import ENDING
 from harald.errors import ConfigError
 from harald.proving_ground.persons import ATTRIBUTES, HIDDEN, Person, Picture, person, pictures, state_id
 from harald.proving_ground.persons.head import Part
@@ -24,6 +26,7 @@ from harald.proving_ground.persons.view import View
 
 BASES = (1, 2)
 BLOCK = 64  # states of one file of the truth table
+DIGESTS = {".png": "sha256_png", ".txt": "sha256_txt", ENDING: "sha256_parts"}  # ending of a view's file -> column
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,7 @@ class Plan:
     state_free: bool  # prompts are silent about the person
     look_alikes: bool  # states 2k and 2k + 1 are one look on two persons, instead of one person in two looks
     held_out: bool  # persons that no shipped model was trained on
+    parts: bool = False  # a mask of the small worn things beside each picture
 
 
 @dataclass(frozen=True)
@@ -69,13 +73,19 @@ def make(plan: Plan, place: Place) -> Written:
     files, rows = {}, []
     for view, picture in zip(someone.views, pictures(someone, plan.side), strict=True):
         name = f"{view.domain}_view_{view.number:02d}"
-        buffer = io.BytesIO()
-        Image.fromarray(picture.image).save(buffer, "PNG")
         prompt = someone.state_free_prompt(view) if plan.state_free else someone.prompt(view)
-        content = {f"{name}.png": buffer.getvalue(), f"{name}.txt": f"{prompt}\n".encode()}
-        files |= content
-        rows.append(_row(place, someone, view, picture) | {f"sha256_{n[-3:]}": digest(c) for n, c in content.items()})
+        content = {".png": png(picture.image), ".txt": f"{prompt}\n".encode()}
+        if plan.parts:
+            content[ENDING] = png(picture.worn)
+        files |= {f"{name}{ending}": data for ending, data in content.items()}
+        rows.append(_row(place, someone, view, picture) | {DIGESTS[end]: digest(data) for end, data in content.items()})
     return Written(files, rows)
+
+
+def png(pixels: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def _row(place: Place, someone: Person, view: View, picture: Picture) -> dict[str, Any]:
@@ -105,7 +115,7 @@ class Truth:
     def check_plan(self) -> None:
         """Raises ConfigError for a data set that was written with other flags."""
         record = self.folder / "plan.json"
-        if record.exists() and json.loads(record.read_text()) != asdict(self.plan):
+        if record.exists() and {"parts": False, **json.loads(record.read_text())} != asdict(self.plan):
             raise ConfigError(
                 f"the data set in {self.root} was written with other flags: {record.read_text().strip()}",
                 "nothing was changed; use the same flags, or set HARALD_ROOT to an empty folder",

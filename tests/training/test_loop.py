@@ -75,6 +75,13 @@ def test_number_of_states_bounds_those_that_are_trained_on_and_not_those_set_asi
     assert "3 states to train on, 2 set aside" in caplog.text  # 4 and 2 without
 
 
+def test_weight_of_parts_is_refused_where_no_picture_says_where_they_are(runtime):
+    with pytest.raises(
+        TrainingError, match=r"part_weight is 3\.0, and none of 24 pictures has a mask .*\n.*parts\.png"
+    ):
+        job.run(runtime, small(part_weight=3.0), "no-masks")
+
+
 def test_another_seed_gives_other_bytes(runtime, unbroken):
     job.run(runtime, dataclasses.replace(small(), seed=1), "other-seed")
     other = files(runtime.output / "train" / "other-seed")
