@@ -3,6 +3,7 @@
 Imports the standard library and modal only.
 """
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path, PurePosixPath
@@ -197,6 +198,7 @@ class Data(Strict):
     verify_pixels: bool = False  # decode every picture completely (slow) instead of checking its first and last bytes
     validation_share: float = 0.02  # share of the states, picked by a hash: what chooses the checkpoint
     held_out_share: float = 0.0  # the same for states that training never sees in any way: what evaluate measures on
+    max_states: int = 0  # at most so many are trained on, whole persons, see data/people.py; 0: all
 
 
 @dataclass(frozen=True)
@@ -223,12 +225,13 @@ class Prepare(Strict):
     containers: int = 8  # at most, each with a GPU
 
 
-Point = Literal["output", "input"]
+Point = Literal["output", "input", "both"]
+VECTORS: dict[str, int] = {"output": 1, "input": 1, "both": 2}  # of a slot, side by side, each as wide as the base's
 
 
 @dataclass(frozen=True)
 class Injection(Strict):
-    point: Point = "output"
+    point: Point = "output"  # see injection/points.py
     class_word: str = "person"  # stands for <person> in the prompt that the text encoder reads at the output point
 
 
@@ -268,6 +271,8 @@ class Economy(Strict):
 class Train(Strict):
     steps: int = 20_000
     phases: tuple[Phase, ...] = ()
+    stages: tuple[str, ...] = ()  # names of the phases that run, in this order; empty: all
+    init_from: str = ""  # a run of train whose best checkpoint has the first weights; empty: untrained ones
     states_per_batch: int = 8
     targets_per_state: int = 4
     parts: int = 1  # the batch is computed in so many, one after another or on several GPUs: 1, 2, 4, 8, ...
@@ -284,6 +289,7 @@ class Train(Strict):
     flow_weight: float = 1.0  # of the difference to the picture's own velocity
     teacher_weight: float = 0.0  # of the difference to the velocity that the base predicts from the full description
     teacher_beside: float = 1.0  # of that weight, where the picture teaches too: it knows what no description says
+    part_weight: float = 1.0  # of patches that show small worn things, in flow and teacher; not 1: see data/parts.py
     contrast_weight: float = 0.0
     contrast_temperature: float = 0.1
     learning_rate: float = 1e-4
@@ -304,19 +310,31 @@ class Train(Strict):
     workers: int = 4
     latents: str = ""  # run name of prepare; empty: the VAE encodes the targets while training
 
+    @property
+    def chosen(self) -> tuple[Phase, ...]:
+        """The phases that run. KeyError for a stage that no phase is named after (settings.check refuses those)."""
+        named = {phase.name: phase for phase in self.phases}
+        return tuple(named[name] for name in self.stages) if self.stages else self.phases
+
     def at(self, step: int) -> "Train":
         """What holds at a step: a pure function of it."""
-        phase, _ = self.phase_at(step)
-        changes = {field.name: getattr(phase, field.name) for field in fields(phase)[3:]} if phase else {}
-        return replace(self, **{name: value for name, value in changes.items() if value is not None})
+        return _at(self, step)
 
     def phase_at(self, step: int) -> tuple[Phase | None, int]:
         """The phase of a step, and the steps of it that lie before."""
-        for phase in self.phases:
-            if step < phase.steps or phase is self.phases[-1]:
+        phases = self.chosen
+        for phase in phases:
+            if step < phase.steps or phase is phases[-1]:
                 return phase, step
             step -= phase.steps
         return None, step
+
+
+@functools.lru_cache(maxsize=64)  # asked several times for every target
+def _at(train: Train, step: int) -> Train:
+    phase, _ = train.phase_at(step)
+    changes = {field.name: getattr(phase, field.name) for field in fields(phase)[3:]} if phase else {}
+    return replace(train, **{name: value for name, value in changes.items() if value is not None})
 
 
 @dataclass(frozen=True)

@@ -137,12 +137,13 @@ def demo_dataset(
     state_free: bool = False,
     look_alikes: bool = False,
     held_out: bool = False,
+    parts: bool = False,
     workers: int = 0,
 ) -> dict:
     """Write synthetic persons in the data set's format, with the truth in a table beside them."""
     return run("demo_dataset", preset=preset, run_name=run_name, seed=seed, overrides=overrides, states=states,
                views=views, state_free=state_free, look_alikes=look_alikes, held_out=held_out,
-               workers=workers)  # fmt: skip
+               parts=parts, workers=workers)  # fmt: skip
 
 
 @job(**config.CPU_JOB)

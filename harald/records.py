@@ -72,8 +72,9 @@ class Pair:
 class PersonTokens:
     """A person in the base model's own language.
 
-    tokens: [K, D] float32, slot order matters (text RoPE); groups: (name, number of slots), in slot order;
-    point: where they are injected; base: repository of the base model they were made for.
+    tokens: [K, D] float32, or [K, 2 D] where they go to both points; slot order matters (text RoPE); groups: (name,
+    number of slots), in slot order; point: where they are injected; base: repository of the base model they were made
+    for.
     """
 
     tokens: "Tensor"

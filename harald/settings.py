@@ -3,6 +3,8 @@
 import dataclasses
 import hashlib
 import json
+import re
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -107,6 +109,8 @@ def check(config: Config) -> None:
     _check_share("data.validation_share", data.validation_share)
     _check_share("data.held_out_share", data.held_out_share)
     _check_share("data.validation_share + data.held_out_share", data.validation_share + data.held_out_share)
+    if data.max_states < 0:
+        raise ConfigError(f"data.max_states is {data.max_states}", "use 0 (all) or a number of states")
     for name, value in {"data.image_size": data.image_size, "generate.size": config.generate.size}.items():
         if value < 16 or value % 16:
             raise ConfigError(f"{name} is {value}", "use a multiple of 16 (8 by the VAE, 2 by the patches)")
@@ -115,6 +119,7 @@ def check(config: Config) -> None:
         "evaluate.inversion_rate": config.evaluate.inversion_rate,
         "train.clip_norm": train.clip_norm,
         "train.contrast_temperature": train.contrast_temperature,
+        "train.part_weight": train.part_weight,
     }.items():
         if not value > 0:
             raise ConfigError(f"{name} is {value}", "use a number above 0")
@@ -134,14 +139,7 @@ def check(config: Config) -> None:
     _check_economy(config)
     _check_speed(config)
     _check_train(train, "train")
-    start = 0
-    for number, phase in enumerate(train.phases):
-        if phase.steps < 1:
-            raise ConfigError(f"train.phases.{number}.steps is {phase.steps}", "use 1 or more")
-        if min(phase.rates) < 0:
-            raise ConfigError(f"train.phases.{number}.rates is {list(phase.rates)}", "use 0 or more")
-        _check_train(train.at(start), f"train, phase {phase.name!r},")
-        start += phase.steps
+    _check_phases(train)
 
 
 def _check_economy(config: Config) -> None:
@@ -199,6 +197,25 @@ def _check_evaluate(evaluate: Evaluate) -> None:
         )
 
 
+def _check_phases(train: Train) -> None:
+    for number, phase in enumerate(train.phases):
+        if phase.steps < 1:
+            raise ConfigError(f"train.phases.{number}.steps is {phase.steps}", "use 1 or more")
+        if min(phase.rates) < 0:
+            raise ConfigError(f"train.phases.{number}.rates is {list(phase.rates)}", "use 0 or more")
+    names = [phase.name for phase in train.phases]
+    for name in train.stages:
+        if names.count(name) != 1 or train.stages.count(name) > 1:
+            raise ConfigError(
+                f"train.stages is {list(train.stages)}, and {names.count(name)} of train.phases have the name {name!r}",
+                f"{did_you_mean(name, names)}; name each stage once",
+            )
+    start = 0
+    for phase in train.chosen:
+        _check_train(train.at(start), f"train, phase {phase.name!r},")
+        start += phase.steps
+
+
 def _check_train(train: Train, where: str) -> None:
     """What may differ from phase to phase."""
     for name in (
@@ -245,10 +262,39 @@ def _merge(tree: dict[str, Any], changes: dict[str, Any], path: str) -> None:
                     f"name one of its fields: {', '.join(sorted(tree[head]))}",
                 )
             _merge(tree[head], nested, f"{where}.")
+        elif isinstance(nested, dict) and isinstance(tree[head], list | tuple) and _are_sections(tree[head]):
+            for place, change in nested.items():
+                name = place.partition(".")[0]
+                _merge({name: _entry(tree[head], name, where)}, {place: change}, f"{where}.")
         elif rest and tree[head] is not None:  # None: a section that is left out
             raise ConfigError(f"unknown key {path}{key!r} in --overrides", f"{where} is a value and has no fields")
         else:
             tree[head] = nested
+
+
+def _are_sections(entries: Sequence[Any]) -> bool:
+    return all(isinstance(entry, dict) for entry in entries)
+
+
+def _entry(entries: Sequence[dict[str, Any]], place: str, where: str) -> dict[str, Any]:
+    """The entry of that number, or of that `name`, in which - and _ may stand for a space.
+
+    Raises ConfigError if there is none, or more than one.
+    """
+    known = [*map(str, range(len(entries))), *(str(entry.get("name", "")) for entry in entries)]
+    found = {n % len(entries) for n, name in enumerate(known) if _spaced(name) == _spaced(place)}
+    if len(found) == 1:
+        return entries[found.pop()]
+    if found:
+        raise ConfigError(f"{where} has {len(found)} entries {place!r}", f"use a number: {sorted(found)}")
+    listed = ", ".join(f"{n} {entry.get('name', '')!r}" for n, entry in enumerate(entries))
+    raise ConfigError(
+        f"unknown entry {f'{where}.{place}'!r} in --overrides", f"known: {listed}" if listed else f"{where} is empty"
+    )
+
+
+def _spaced(name: str) -> str:
+    return re.sub("[-_]", " ", name)
 
 
 def _dotted(location: tuple[str | int, ...]) -> str:

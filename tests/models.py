@@ -33,5 +33,6 @@ def encoder(seed: int = 0, point: str = "output") -> PersonEncoder:
     """A new one at every call: tests change it."""
     c = config.tiny()
     return PersonEncoder.new(
-        cache(), c.encoder, c.models.encoder, torch.ones(base().width), point, c.models.base.repo, seed, CPU, FLOAT
-    )
+        cache(), c.encoder, c.models.encoder, torch.ones(base().width * config.VECTORS[point]), point,
+        c.models.base.repo, seed, CPU, FLOAT,
+    )  # fmt: skip

@@ -15,6 +15,7 @@ from harald.config import IMAGE_LOCK, PINS, PRESETS, TEST_PINS, ModelRef, Phase,
 from harald.errors import ConfigError
 from harald.runs import find_run, load_config, open_run, safe_name
 from harald.settings import config_hash, from_json, identity_hash, resolve, to_json
+from harald.training.loop import learning_rate
 
 LOCK = Path(__file__).parents[1] / "requirements.lock"
 
@@ -83,6 +84,14 @@ def test_preset_survives_json(preset):
         ('{"deterministic": 1}', "deterministic = 1"),
         ('{"injection.point": "middle"}', 'injection.point = "middle"'),
         ('{"encoder.groups": [["face", "4"]]}', 'encoder.groups.0.1 = "4"'),
+        ('{"train.phases.4.steps": 3}', "unknown entry 'train.phases.4' in --overrides\n  fix: known: 0 'warm-up', 1"),
+        ('{"train.phases.mixt.steps": 3}', "unknown entry 'train.phases.mixt' in --overrides\n  fix: known: 0"),
+        ('{"train.phases.mixed.stepz": 3}', "unknown key 'train.phases.mixed.stepz' in --overrides\n  fix: did"),
+        ('{"train.phases.mixed": 3}', "train.phases.mixed is a section"),
+        ('{"train.phases.mixed.rates.0": 3}', "train.phases.mixed.rates is a value and has no fields"),
+        ('{"train.phases.2.steps": "three"}', 'train.phases.2.steps = "three"'),
+        ('{"train": {"phases": [], "phases.0.steps": 3}}', "train.phases is empty"),
+        ('{"poc.scenes.0": "asleep"}', "poc.scenes is a value and has no fields"),
         ("{train}", "--overrides is not JSON"),
         ("[1]", "--overrides is a list, not an object"),
     ],
@@ -107,6 +116,8 @@ def test_wrong_type_names_the_field_and_nothing_else():
         '{"train.learning_rate": 0.0}',
         '{"data.image_size": 100}',
         '{"data.min_views": 1}',
+        '{"data.max_states": -1}',
+        '{"train.part_weight": 0}',
         '{"encoder.groups": []}',
         '{"encoder.groups": [["face", 0]]}',
         '{"encoder.groups": [["face", 2], ["face", 2]]}',
@@ -135,6 +146,28 @@ def test_dotted_and_nested_overrides_mean_the_same():
     nested = resolve("mini", 5, '{"train": {"steps": 7}, "poc": {"batch": 1}}')
     assert nested == resolve("mini", 5, '{"train.steps": 7, "poc.batch": 1}')
     assert (nested.train.steps, nested.poc.batch, nested.seed) == (7, 1, 5)
+
+
+def test_override_reaches_one_field_of_one_phase_by_its_number_or_its_name():
+    overrides = {
+        "train.phases.0.teacher_weight": 0.5,
+        "train": {"phases": {"cross_view": {"cross_domain_share": 0.0}, "twins-and_overrides.rates": [0.1, 0.0]}},
+        "train.phases.twins and overrides.twins_together": None,
+    }
+    before, after = mini().train.phases, resolve("mini", overrides=json.dumps(overrides)).train.phases
+    assert after == (
+        replace(before[0], teacher_weight=0.5),
+        replace(before[1], cross_domain_share=0.0),
+        before[2],
+        replace(before[3], rates=(0.1, 0.0), twins_together=None),
+    )
+
+
+def test_name_that_two_phases_have_is_refused_and_their_numbers_are_named():
+    phase = {"name": "same", "steps": 5}
+    overrides = {"train.phases": [phase, {**phase, "name": "other"}, phase], "train.phases.same.steps": 6}
+    with pytest.raises(ConfigError, match=r"train.phases has 2 entries 'same'\n  fix: use a number: \[0, 2\]"):
+        resolve("tiny", overrides=json.dumps(overrides))
 
 
 def test_hash_depends_on_every_field_and_on_nothing_else():
@@ -254,6 +287,33 @@ def test_phase_replaces_fields_while_it_lasts_and_the_last_one_lasts():
     assert [train.at(step).teacher_weight for step in range(4)] == [1.0, 1.0, 0.0, 0.0]
     assert [train.at(step).state_free_share for step in (1, 2, 100)] == [train.state_free_share, 0.5, 0.5]
     assert tiny().train.at(7) == tiny().train
+
+
+def test_stages_are_the_phases_that_run_in_their_order():
+    train = replace(mini().train, stages=("twins and overrides", "warm-up"))
+    assert [phase.name for phase in train.chosen] == ["twins and overrides", "warm-up"]
+    assert [train.at(step).flow_weight for step in (0, 1399, 1400, 9999)] == [1.0, 1.0, 0.0, 0.0]
+    assert learning_rate(1399, train) == pytest.approx(train.learning_rate * 0.02, rel=0.01)
+    assert learning_rate(9999, train) == train.learning_rate, "the rate of the warm-up"
+
+
+@pytest.mark.parametrize(
+    ("stages", "said"),
+    [
+        (["mixt"], "0 of train.phases have the name 'mixt'\n  fix: did you mean 'mixed'"),
+        (["mixed", "mixed"], "name each stage once"),
+    ],
+)
+def test_stage_that_is_none_or_named_twice_is_refused(stages, said):
+    with pytest.raises(ConfigError, match=said):
+        resolve("mini", overrides=json.dumps({"train.stages": stages}))
+
+
+def test_stage_that_does_not_run_is_not_asked_to_go_with_the_rest():
+    silent = {"train.phases.mixed.teacher_weight": 0, "train.phases.mixed.override_share": 0.2}
+    assert resolve("mini", overrides=json.dumps({**silent, "train.stages": ["warm-up"]})).train.at(9).flow_weight == 0
+    with pytest.raises(ConfigError, match=r"phase 'mixed',\.override_share is 0\.2 without a teacher"):
+        resolve("mini", overrides=json.dumps({**silent, "train.stages": ["mixed"]}))
 
 
 def test_phases_are_checked_one_by_one():

@@ -15,7 +15,7 @@ from transformers import Qwen2VLImageProcessorPil
 
 from harald.base.prompt_template import TEMPLATE_HEAD
 from harald.base.qwen_image import QwenImage
-from harald.config import Config, ModelRef
+from harald.config import VECTORS, Config, ModelRef
 from harald.encoder.chat import ChatBuilder
 from harald.encoder.model import PersonEncoder
 from harald.errors import ConfigError, did_you_mean
@@ -45,7 +45,7 @@ def random_encoder(config: Config, base: QwenImage) -> PersonEncoder:
     chats = ChatBuilder(
         tokenizer, Qwen2VLImageProcessorPil(**published.config(processor)), free, config.encoder.max_pixels
     )
-    scale = torch.ones(base.width)
+    scale = torch.ones(base.width * VECTORS[config.injection.point])
     return PersonEncoder(
         vlm, chats, config.encoder, config.models.encoder, scale, config.injection.point, base.repo, config.seed
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 from harald.config import Data
 from harald.data import picture_check
 from harald.data.findings import Problem
+from harald.data.parts import ENDING
 from harald.data.prompts import malformed_placeholder, separate
 from harald.records import State, View
 
@@ -74,18 +75,23 @@ class FolderScan:
 
     def _sort_out(self, files: dict[str, bool]) -> tuple[list[_Picture], dict[str, bool]]:
         """Pictures (by domain and number) and prompt files; whatever is neither is reported."""
-        pictures, prompts = [], {}
+        pictures, prompts, masks = [], {}, []
         for name in sorted(files):
             stem, ending = os.path.splitext(name)
             match = _VIEW.fullmatch(stem)
             if ending.lower() not in {".png", ".txt"}:
                 self._report("stray_file", name, "neither a .png nor a .txt")
+            elif name.endswith(ENDING) and _VIEW.fullmatch(name.removesuffix(ENDING)):
+                masks.append(name)
             elif not match or ending != ending.lower() or not _is_text(name):
                 self._report("wrong_file_name", name, "not <domain>_view_<number>" + ending.lower())
             elif ending == ".txt":
                 prompts[name] = True
             else:
                 pictures.append(_Picture(match["domain"], int(match["number"]), name))
+        for name in masks:
+            if (picture := name.removesuffix(ENDING) + ".png") not in files:
+                self._report("stray_file", name, f"no picture {picture}")
         return sorted(pictures, key=lambda p: (p.domain, p.number, p.file)), prompts
 
     def _without_duplicates(self, pictures: list[_Picture]) -> Iterator[_Picture]:

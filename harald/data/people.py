@@ -2,9 +2,11 @@
 
 import csv
 import dataclasses
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from harald.determinism import key
 from harald.errors import DatasetError
 from harald.records import State
 
@@ -44,6 +46,28 @@ def _read(path: Path) -> dict[str, str]:
 def split_key(state: State) -> str:
     """What decides a state's split: its person, so that twins are never on both sides; else the state itself."""
     return state.identity or state.state_id
+
+
+def at_most(states: Sequence[State], most: int, seed: int) -> list[State]:
+    """Up to `most` of the states (0: all), whole persons, in the order given.
+
+    Which ones, only the seed and the persons decide: those of a smaller number are among those of a larger one, and a
+    data set that grows keeps the order of the persons it had. Raises DatasetError if there is room for nobody.
+    """
+    if not most:
+        return list(states)
+    sizes, kept, room = Counter(map(split_key, states)), set[str](), most
+    for person in sorted(sizes, key=lambda person: key(seed, "at most", person)):
+        room -= sizes[person]
+        if room < 0:
+            break
+        kept.add(person)
+    if not kept:
+        raise DatasetError(
+            f"data.max_states is {most}, and the first person of {len(sizes)} alone has {most - room} states",
+            f"use {most - room} or more",
+        )
+    return [state for state in states if split_key(state) in kept]
 
 
 def siblings(states: Iterable[State]) -> dict[str, list[State]]:

@@ -17,13 +17,26 @@ class LayerMix(nn.Module):
         return torch.einsum("l,lbkh->bkh", self.logits.softmax(0), unit)
 
 
+class VectorsNorm(nn.RMSNorm):
+    """RMSNorm of each of the equally wide vectors that stand side by side in a slot, as if it was there alone."""
+
+    def __init__(self, width: int, vectors: int):
+        super().__init__(width, eps=1e-6)
+        self.vectors = vectors
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = zip(x.chunk(self.vectors, -1), self.weight.chunk(self.vectors), strict=True)
+        return torch.cat([nn.functional.rms_norm(part, part.shape[-1:], w, self.eps) for part, w in parts], -1)
+
+
 class Connector(nn.Module):
     """A few bidirectional layers over the K slots, an MLP to width d, and an RMSNorm that starts at real statistics.
 
-    scale: [d] root mean square per channel of what the injection point expects (see injection.points.calibration).
+    scale: [d] root mean square per channel of what the injection point expects (see injection.points.calibration);
+    vectors: of a slot, so many that d is all of theirs together.
     """
 
-    def __init__(self, hidden: int, width: int, layers: int, scale: Tensor):
+    def __init__(self, hidden: int, width: int, layers: int, scale: Tensor, vectors: int):
         super().__init__()
         self.into = nn.Linear(hidden, width)
         block = nn.TransformerEncoderLayer(
@@ -31,7 +44,7 @@ class Connector(nn.Module):
         )
         self.blocks = nn.TransformerEncoder(block, layers, enable_nested_tensor=False)
         self.out = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.GELU(), nn.Linear(width, len(scale)))
-        self.norm = nn.RMSNorm(len(scale), eps=1e-6)
+        self.norm = VectorsNorm(len(scale), vectors)
         with torch.no_grad():
             self.norm.weight.copy_(scale)
 

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from transformers import Qwen2Tokenizer, Qwen2VLImageProcessorPil, Qwen3VLForConditionalGeneration
 
 from harald import hub
+from harald.config import VECTORS, ModelRef, Point
 from harald.config import Encoder as EncoderConfig
-from harald.config import ModelRef, Point
 from harald.determinism import key
 from harald.encoder.chat import Chat, ChatBuilder, Grid
 from harald.encoder.connector import Connector, LayerMix
@@ -33,10 +33,11 @@ VISION = r".*visual\.(blocks|merger|deepstack_merger_list).*\.(qkv|proj|linear_f
 
 
 class PersonEncoder(nn.Module, ModelHubMixin):
-    """Pictures of one person -> tokens [K, d].
+    """Pictures of one person -> tokens [K, d], or [K, 2 d] where they go to both points.
 
     vlm: Qwen3VLModel, frozen but for its LoRA (and its vision tower, see config.vision). The queries come last in
-    the chat, so K does not depend on the number of references. scale: [d], see Connector. Trained parts are float32.
+    the chat, so K does not depend on the number of references. scale: [d] or [2 d], see Connector. Trained parts are
+    float32.
     """
 
     def __init__(
@@ -66,7 +67,9 @@ class PersonEncoder(nn.Module, ModelHubMixin):
             std = vlm.get_input_embeddings().weight.float().std().item()
             self.queries = nn.Parameter(torch.randn(config.tokens, hidden) * std)
             self.mix = LayerMix(len(self.layers))
-            self.connector = Connector(hidden, config.connector_width, config.connector_layers, scale.float().cpu())
+            self.connector = Connector(
+                hidden, config.connector_width, config.connector_layers, scale.float().cpu(), VECTORS[point]
+            )
         if config.vision == "full":
             self.vlm.visual.requires_grad_(True)
         for parameter in self.parameters():

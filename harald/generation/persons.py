@@ -5,6 +5,7 @@ from collections.abc import Collection, Sequence
 
 import torch
 
+from harald.config import VECTORS
 from harald.errors import ConfigError, PersonFileError, did_you_mean
 from harald.records import PersonTokens
 
@@ -42,11 +43,12 @@ def mixed(parts: Sequence[tuple[PersonTokens, float]]) -> PersonTokens:
     if len(parts) == 1:
         return persons[0]
     shares = torch.tensor([weight / total for _, weight in parts])[:, None, None]
-    tokens = torch.stack([person.tokens for person in persons])
-    mean, length = (shares * tokens).sum(0), (shares * tokens.norm(dim=-1, keepdim=True)).sum(0)
+    vectors = [person.tokens.unflatten(-1, (VECTORS[person.point], -1)).transpose(0, 1) for person in persons]
+    tokens = torch.stack(vectors, 1)  # [vectors of a slot, persons, K, D]
+    mean, length = (shares * tokens).sum(1), (shares * tokens.norm(dim=-1, keepdim=True)).sum(1)
     return dataclasses.replace(
         persons[0],
-        tokens=torch.nn.functional.normalize(mean, dim=-1) * length,
+        tokens=torch.cat([*(torch.nn.functional.normalize(mean, dim=-1) * length)], -1),
         references=sum(person.references for person in persons),
         notes={"mixed": ", ".join(f"{weight:g}" for _, weight in parts)},
     )

@@ -1,7 +1,7 @@
 """Prompts of unequal length as one batch, with the places where person tokens go. Needs no model."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -20,9 +20,10 @@ class Layout:
     """b prompts, padded on the right.
 
     ids: [b, m] of the text encoder's input, anything where tokens or padding stand; order: [b, l] which text state
-    stands where (output point), None where states stay in their order (input point); put, take: [n] row of the
-    flattened conditioning (output) or input (input), and the row of tokens that goes there (a row behind the last one
-    is nowhere); mask: [b, l] False where padded, None if nothing is.
+    stands where (output point), None where states stay in their order (input point, both); put, take: [n] row of the
+    flattened conditioning (output) or input (input, both), and the row of tokens that goes there (a row behind the last
+    one is nowhere); mask: [b, l] False where padded, None if nothing is; both: a row of tokens is two vectors, and the
+    second one goes to the same place behind the text encoder.
     """
 
     ids: Tensor
@@ -30,6 +31,7 @@ class Layout:
     put: Tensor
     take: Tensor
     mask: Tensor | None
+    both: bool = False
 
 
 def piece(layout: Layout, first: int, last: int) -> Layout:
@@ -43,6 +45,7 @@ def piece(layout: Layout, first: int, last: int) -> Layout:
         put=torch.where(inside, layout.put - begin, end - begin),  # the others go nowhere
         take=layout.take,
         mask=None if layout.mask is None else layout.mask[first:last],
+        both=layout.both,
     )
 
 
@@ -76,7 +79,7 @@ def lay_out(
         _replaced(tokenize, prompt, rows) if rows else _template(tokenize, prompt.with_word(class_word))
         for prompt, rows in prompts
     ]
-    return _batch(lines, None, len(tokenize(TEMPLATE_HEAD)), room)
+    return replace(_batch(lines, None, len(tokenize(TEMPLATE_HEAD)), room), both=point == "both")
 
 
 def word_ends(tokenize: Tokenize, prompt: Prompt, class_word: str) -> list[int]:

@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from harald.base import BaseModel
-from harald.config import Point, Strict
+from harald.config import VECTORS, Point, Strict
 from harald.errors import PersonFileError
 from harald.records import PersonTokens
 from harald.runs import write_bytes
@@ -107,9 +107,10 @@ def from_bytes(data: bytes, name: str) -> PersonTokens:
 
 def check_fits(person: PersonTokens, base: BaseModel, path: Path) -> None:
     """Raises PersonFileError if the file was made for another base model or width."""
-    if person.base != base.repo or person.tokens.shape[1] != base.width:
+    width = base.width * VECTORS[person.point]
+    if person.base != base.repo or person.tokens.shape[1] != width:
         raise PersonFileError(
             f"{path} was made for {person.base} (width {person.tokens.shape[1]}), "
-            f"not for {base.repo} (width {base.width})",
+            f"not for {base.repo} (width {width} at point {person.point!r})",
             f"use a preset with {person.base}, or predict the tokens again",
         )

@@ -1,8 +1,10 @@
-"""The two injection points.
+"""The injection points.
 
 `output`: the prompt is encoded with a class word for the placeholder, the K tokens are inserted right after that
 word's states. `input`: the placeholder becomes K input embeddings that run through the text encoder (literal Textual
-Inversion, Gal et al. 2022, arXiv 2208.01618).
+Inversion, Gal et al. 2022, arXiv 2208.01618). `both`: each of the K tokens is two vectors [2 d], the first of which
+enters as at the input point, so that the words after the person read it; the second stands in the place of what the
+text encoder made of the first, so that the picture reads it as it was predicted.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,7 +26,9 @@ def plain(base: BaseModel, text: str) -> Tensor:
 
 
 def condition(base: BaseModel, prompt: Prompt, persons: Mapping[str, Tensor], point: str, class_word: str) -> Tensor:
-    """[t + K, d] states for a prompt and the tokens [K, d] of each named person. No persons: the class word alone."""
+    """[t + K, d] states for a prompt and the tokens [K, d] ([K, 2 d] at both points) of each named person. No persons:
+    the class word alone.
+    """
     rows, start = {}, 0
     for name, tokens in persons.items():
         rows[name] = range(start, start := start + len(tokens))
@@ -33,8 +37,15 @@ def condition(base: BaseModel, prompt: Prompt, persons: Mapping[str, Tensor], po
 
 
 def conditioned(base: BaseModel, layout: Layout, tokens: Tensor) -> Tensor:
-    """[b, l, d] states of the laid-out prompts; padding (see the layout's mask) means nothing. tokens: [n, d]."""
+    """[b, l, d] states of the laid-out prompts; padding (see the layout's mask) means nothing. tokens: [n, d], or
+    [n, 2 d] at both points.
+    """
     embeddings = base.word_embeddings(layout.ids)
+    if layout.both:
+        first, second = tokens.chunk(2, dim=-1)
+        states = base.text_states(_put(embeddings, layout, first))
+        head = embeddings.shape[1] - states.shape[1]  # of the template: no state stands for it
+        return _put(F.pad(states, (0, 0, head, 0)), layout, second)[:, head:]
     if layout.order is None:
         return base.text_states(_put(embeddings, layout, tokens))
     with torch.no_grad():
@@ -57,11 +68,14 @@ def insert(states: Tensor, tokens: Tensor, position: int) -> Tensor:
 
 
 def calibration(base: BaseModel, texts: Sequence[str], point: str) -> Tensor:
-    """[d] root mean square per channel of what the point expects: real prompt states, or the vocabulary's embeddings.
+    """[d] root mean square per channel of what the point expects: real prompt states, or the vocabulary's embeddings;
+    [2 d] at both points: embeddings, then states.
 
     Raw predictions with single channels off by hundreds of times are out of the generator's distribution; the
     connector's last norm starts from these statistics (MetaQuery, arXiv 2504.06256).
     """
+    if point == "both":
+        return torch.cat([calibration(base, texts, end) for end in ("input", "output")])
     with torch.no_grad():
         if point == "input":
             rows = base.word_embeddings(torch.tensor(sorted({i for text in texts for i in base.tokenize(text)})))

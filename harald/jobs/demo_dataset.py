@@ -10,7 +10,19 @@ from harald.config import DATASETS, Config
 from harald.data.people import COLUMNS, PEOPLE
 from harald.errors import ConfigError
 from harald.progress import Progress
-from harald.proving_ground.dataset import BASES, BLOCK, Place, Plan, Truth, Written, digest, make, places, renderers
+from harald.proving_ground.dataset import (
+    BASES,
+    BLOCK,
+    DIGESTS,
+    Place,
+    Plan,
+    Truth,
+    Written,
+    digest,
+    make,
+    places,
+    renderers,
+)
 from harald.runtime import Runtime
 
 log = logging.getLogger(__name__)
@@ -27,25 +39,26 @@ def run(
     state_free: bool = False,
     look_alikes: bool = False,
     held_out: bool = False,
+    parts: bool = False,
     workers: int = 0,
 ) -> dict:
     """Twins (states 2k and 2k + 1) go to different base folders. Done again with the same flags, or with more states,
     it completes what is there, and changes nothing that is not its own.
 
     On this machine the data set's own folders are filled. They are read-only on Modal: there it goes to the output
-    volume. workers: 0 for all processors. Raises ConfigError for flags out of range, and for a base folder with states
-    that it would not write in just this way.
+    volume. parts: a mask of the small worn things beside each picture; workers: 0 for all processors. Raises
+    ConfigError for flags out of range, and for a base folder with states that it would not write in just this way.
     """
     for flag, value, least, most in (("states", states, 1, 100_000), ("views", views, 2, 200)):
         if not least <= value <= most:
             raise ConfigError(f"--{flag} is {value}", f"use {least} to {most}")
     folder = runs.open_run(
-        runtime, "demo_dataset", run_name, config,
-        states=states, views=views, state_free=state_free, look_alikes=look_alikes, held_out=held_out,
+        runtime, "demo_dataset", run_name, config, states=states, views=views, state_free=state_free,
+        look_alikes=look_alikes, held_out=held_out, parts=parts,
     )  # fmt: skip
     local = runtime.remote_map is None
     root = (runtime.root if local else folder) / "dataset"
-    plan = Plan(config.seed, views, SIDE, state_free, look_alikes, held_out)
+    plan = Plan(config.seed, views, SIDE, state_free, look_alikes, held_out, parts)
     truth = Truth(root, plan)
     truth.check_plan()
     everything = places(plan, states)
@@ -87,10 +100,10 @@ def _is_complete(truth: Truth, place: Place) -> bool:
     if not home.exists():
         return False
     known = {
-        f"{row['domain']}_view_{row['view']:02d}.{kind}": row[f"sha256_{kind}"]
+        f"{row['domain']}_view_{row['view']:02d}{ending}": row[column]
         for row in truth.read(place.index // BLOCK)
-        for kind in ("png", "txt")
-        if row["index"] == place.index
+        for ending, column in DIGESTS.items()
+        if row["index"] == place.index and column in row
     }
     recorded = bool(known)
     if not recorded:

@@ -12,6 +12,7 @@ from harald import runs
 from harald.config import Config
 from harald.encoder.model import DESCRIPTION, FORMAT, WEIGHTS
 from harald.errors import ConfigError
+from harald.jobs.beginning import recorded
 from harald.jobs.loading import TRAINING, Training, find_checkpoint
 from harald.runtime import Runtime
 from harald.training.validation import SCORE
@@ -32,7 +33,8 @@ bfloat16, {{ megabytes }} MB.
 ## Training
 
 Step {{ step }} of run `{{ run }}`, with seed {{ seed }} on {{ device }}: a data set of {{ states }} states and
-{{ views }} pictures, {{ shown }} targets until then.
+{{ views }} pictures, {{ shown }} targets until then.{% if origin %} It began with the weights of
+`{{ origin.checkpoint }}` (SHA-256 `{{ origin.sha256[:12] }}`).{% endif %}
 
 | stage | steps | learning rate | flow | teacher | contrast |
 |---|---|---|---|---|---|
@@ -93,6 +95,7 @@ def card(source: Path, trained: Config, step: int, size: int) -> str:
             megabytes=f"{size / 1e6:.1f}", step=step, run=source.name, seed=trained.seed,
             device=made.get("gpu") or made.get("machine"), states=data["states"], views=data["views"],
             shown=step * train.states_per_batch * train.targets_per_state, phases=phases(trained, step),
+            origin=recorded(source),
             scores=", ".join(f"{name} {value:.3f}" for name, value in sorted(named.items()) if name != "score"),
             consent=CONSENT,
             settings=(source / "config.json").read_text().strip(),
@@ -111,8 +114,9 @@ def card_data(trained: Config) -> ModelCardData:
 def phases(trained: Config, step: int) -> list[dict[str, Any]]:
     """What each stage really did up to the step."""
     rows, begin = [], 0
-    for phase in trained.train.phases or [None]:
-        last = phase is None or phase is trained.train.phases[-1]
+    chosen = trained.train.chosen
+    for phase in chosen or [None]:
+        last = phase is None or phase is chosen[-1]
         end = step if last else min(step, begin + phase.steps)
         settings = trained.train.at(begin)
         rates = [f"{settings.learning_rate * share:.3g}" for share in (phase.rates if phase else (1.0,))]

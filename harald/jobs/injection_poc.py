@@ -32,7 +32,7 @@ from harald.training.inversion import invert, probe_loss, probe_targets
 
 log = logging.getLogger(__name__)
 
-POINTS: tuple[Point, ...] = ("output", "input")
+POINTS: tuple[Point, ...] = ("output", "input")  # and the configuration's own
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def run(runtime: Runtime, config: Config, run_name: str, state_id: str = "", tra
     base = base_model(runtime.hf_cache, config, as_published=True)
     checks = [
         same_without_tokens(base, state, config),
-        *(same_with_own_states(base, state, point, config) for point in POINTS),
+        *(same_with_own_states(base, state, point, config) for point in points(config)),
     ]
     says = "another prompt gives other bytes: the checks above could fail"
     checks.append(Check("(control)", says, checks[0].got, checks[1].got, must_equal=False))
@@ -128,6 +128,10 @@ def run(runtime: Runtime, config: Config, run_name: str, state_id: str = "", tra
     }
 
 
+def points(config: Config) -> list[Point]:
+    return list(dict.fromkeys((*POINTS, config.injection.point)))
+
+
 # ------------------------------------------------------------ (a) and (b): the injection changes nothing by itself
 def same_without_tokens(base: QwenImage, state: State, config: Config) -> Check:
     """(a) Ours without a person, against the stock pipeline with the class word in the prompt."""
@@ -142,16 +146,16 @@ def same_with_own_states(base: QwenImage, state: State, point: str, config: Conf
     words, settings = "a young woman with long red hair", config.generate
     prompt = parse(state.views[0].person_prompt)
     text = prompt.with_word(words)
-    if point == "input":
+    with torch.no_grad():
+        full = plain(base, text)
         ids = base.tokenize((" " if prompt.texts[0].endswith(" ") else "") + words)
-        with torch.no_grad():
-            states = condition(base, prompt, {ANY: base.word_embeddings(torch.tensor(ids))}, "input", "")
-    else:
-        with torch.no_grad():
-            full = plain(base, text)
         start = len(base.tokenize(text[: prompt.spans(words)[0][0]].rstrip(" ")))
-        end = start + len(base.tokenize(" " + words))
-        states = insert(torch.cat([full[:start], full[end:]]), full[start:end], start)
+        said, read = base.word_embeddings(torch.tensor(ids)), full[start : start + len(ids)]
+        if point == "output":
+            states = insert(torch.cat([full[:start], full[start + len(ids) :]]), read, start)
+        else:
+            own = torch.cat([said, read], -1) if point == "both" else said
+            states = condition(base, prompt, {ANY: own}, point, "")
     with torch.no_grad():
         negative = plain(base, settings.negative_prompt)
     base.use_domain("photo")
@@ -182,7 +186,7 @@ def stock(base: QwenImage, text: str, config: Config) -> Image.Image:
 
 # ------------------------------------------------------------ (c) and (d): tokens, and what they cost
 def make_arms(runtime: Runtime, base: QwenImage, state: State, config: Config, train_run: str) -> list[Arm]:
-    """No tokens, the person in words, Textual Inversion at both points, and one pass of the encoder if there is one.
+    """No tokens, the person in words, Textual Inversion at every point, and one pass of the encoder if there is one.
 
     One view is held out from all.
     """
@@ -194,8 +198,8 @@ def make_arms(runtime: Runtime, base: QwenImage, state: State, config: Config, t
         loss = probe_loss(base, None, probe, saying(config, state.person))
         arms.append(Arm("described in words", config.injection.point, None, 0.0, 0, 0.0, loss, [], state.person))
     steps = config.poc.steps
-    progress = Progress(runtime.session, len(POINTS) * steps, "step")
-    for number, point in enumerate(POINTS):
+    progress = Progress(runtime.session, len(points(config)) * steps, "step")
+    for number, point in enumerate(points(config)):
 
         def told(step: int, said: str, before: int = number * steps) -> None:
             progress.update(before + step, said)

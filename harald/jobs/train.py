@@ -18,11 +18,13 @@ from harald.config import Config
 from harald.data.images import load_picture, png, within_pixels
 from harald.data.index import states_for
 from harald.data.manifest import split_of
-from harald.data.people import split_key
+from harald.data.parts import mask_file
+from harald.data.people import at_most, split_key
 from harald.encoder.model import PersonEncoder
 from harald.errors import TrainingError
 from harald.generation.draw import draw, grid
 from harald.injection.prompt import ANY, parse
+from harald.jobs.beginning import begin, origin
 from harald.jobs.encoding import open_cache
 from harald.jobs.loading import base_model, ensure, new_encoder
 from harald.jobs.validating import validation
@@ -57,7 +59,7 @@ def run(
     if runtime.cluster.host:  # the first machine holds the run and says how it goes
         share(runtime, config, Path(), gpus)
         return {"state": "done", "host": runtime.cluster.host}
-    folder = runs.open_run(runtime, "train", run_name, config)
+    folder = runs.open_run(runtime, "train", run_name, config, **origin(runtime, config, run_name))
     runtime.commit()
     start, end = fit(runtime, config, folder) if gpus * hosts == 1 else share(runtime, config, folder, gpus)
     report = write_report(folder, config)
@@ -149,10 +151,9 @@ def fit(runtime: Runtime, config: Config, folder: Path, world: World = ALONE) ->
             f"all {len(states)} states are set aside for validation or evaluation",
             "lower data.validation_share or data.held_out_share",
         )
-    log.info(
-        "%d states to train on, %d to validate on, %d never seen",
-        len(training), len(aside), len(states) - len(training) - len(aside),
-    )  # fmt: skip
+    training = at_most(training, config.data.max_states, config.seed)
+    log.info("%d of %d states to train on, %d to validate on", len(training), len(states), len(aside))
+    check_masks(training, config.train.part_weight)
     if not world.rank:
         note_data(folder, states)
         runs.remove_leftovers(folder / "samples")
@@ -167,6 +168,7 @@ def fit(runtime: Runtime, config: Config, folder: Path, world: World = ALONE) ->
         file = folder / "samples" / f"step_{step:08d}.png"
         persist(lambda: runs.write_bytes(file, picture), file.name, folder, len(picture))
 
+    first = functools.partial(begin, runtime, folder, encoder)
     scored = validation(base, encoder, aside, config, folder) if not world.rank else None
     kept = kept_kernels(runtime.output / "kernels", "train", writes=not world.rank)
     with economical(base, encoder, config), kept as kernels:
@@ -175,7 +177,18 @@ def fit(runtime: Runtime, config: Config, folder: Path, world: World = ALONE) ->
             kernels.save()
             runtime.commit()
 
-        return train(base, encoder, batches, config, folder, commit, runtime.session, sample, scored, world)
+        return train(base, encoder, batches, config, folder, commit, runtime.session, first, sample, scored, world)
+
+
+def check_masks(states: list[State], part_weight: float) -> None:
+    """Raises TrainingError if parts are to have a weight of their own and no picture says where they are."""
+    pictures = [view.image for state in states for view in state.views]
+    if part_weight != 1 and not any(mask_file(picture).exists() for picture in pictures):
+        raise TrainingError(
+            f"train.part_weight is {part_weight}, and none of {len(pictures)} pictures has a mask of its small parts",
+            f"write masks such as {mask_file(pictures[0])}, or set train.part_weight to 1; "
+            "demo_dataset --parts writes them",
+        )
 
 
 def note_data(folder: Path, states: list[State]) -> None:

@@ -29,6 +29,8 @@ def run(runtime: Runtime, config: Config, run_name: str, train_run: str = "", st
     folder = runs.open_run(runtime, "verify", run_name, config, train_run=source.name, steps=steps)
     original = runs.load_config(source)
     with tempfile.TemporaryDirectory() as scratch:
+        for name in ("first", "second", "stretch"):
+            runs.write_bytes(Path(scratch, name, runs.INPUTS), (source / runs.INPUTS).read_bytes())
         first, second = (repeat(runtime, original, Path(scratch, name), steps) for name in ("first", "second"))
         differences = compare("two fresh runs", first, second) + compare_metrics(source, first, steps)
         stretch = last_stretch(source)

@@ -17,6 +17,7 @@ from PIL import Image
 
 from harald import runs
 from harald.data.images import png
+from harald.data.parts import ENDING
 from harald.errors import ConfigError
 from harald.proving_ground.persons import ATTRIBUTES, HIDDEN, Person, Picture, person, pictures, state_id
 from harald.proving_ground.persons.head import Part
@@ -25,6 +26,7 @@ from harald.proving_ground.persons.view import View
 
 BASES = (1, 2)
 BLOCK = 64  # states of one file of the truth table
+DIGESTS = {".png": "sha256_png", ".txt": "sha256_txt", ENDING: "sha256_parts"}  # ending of a view's file -> column
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class Plan:
     state_free: bool  # prompts are silent about the person
     look_alikes: bool  # states 2k and 2k + 1 are one look on two persons, instead of one person in two looks
     held_out: bool  # persons that no shipped model was trained on
+    parts: bool = False  # a mask of the small worn things beside each picture
 
 
 @dataclass(frozen=True)
@@ -71,9 +74,11 @@ def make(plan: Plan, place: Place) -> Written:
     for view, picture in zip(someone.views, pictures(someone, plan.side), strict=True):
         name = f"{view.domain}_view_{view.number:02d}"
         prompt = someone.state_free_prompt(view) if plan.state_free else someone.prompt(view)
-        content = {f"{name}.png": png(Image.fromarray(picture.image)), f"{name}.txt": f"{prompt}\n".encode()}
-        files |= content
-        rows.append(_row(place, someone, view, picture) | {f"sha256_{n[-3:]}": digest(c) for n, c in content.items()})
+        content = {".png": png(Image.fromarray(picture.image)), ".txt": f"{prompt}\n".encode()}
+        if plan.parts:
+            content[ENDING] = png(Image.fromarray(picture.worn))
+        files |= {f"{name}{ending}": data for ending, data in content.items()}
+        rows.append(_row(place, someone, view, picture) | {DIGESTS[end]: digest(data) for end, data in content.items()})
     return Written(files, rows)
 
 
@@ -104,7 +109,7 @@ class Truth:
     def check_plan(self) -> None:
         """Raises ConfigError for a data set that was written with other flags."""
         record = self.folder / "plan.json"
-        if record.exists() and json.loads(record.read_text()) != asdict(self.plan):
+        if record.exists() and {"parts": False, **json.loads(record.read_text())} != asdict(self.plan):
             raise ConfigError(
                 f"the data set in {self.root} was written with other flags: {record.read_text().strip()}",
                 "nothing was changed; use the same flags, or set HARALD_ROOT to an empty folder",

@@ -15,6 +15,7 @@ from harald.data.description import Wish, granted, wishes, without
 from harald.data.images import load_picture, target_tensor, within_pixels
 from harald.data.latents import LatentCache
 from harald.data.pairs import draw_domain, draw_pair, draw_states
+from harald.data.parts import patch_weights
 from harald.data.people import PEOPLE, siblings
 from harald.determinism import generator, rng
 from harald.encoder.chat import Chat, ChatBuilder
@@ -35,7 +36,8 @@ class Target:
     owner: index of its state in the batch; pixels: [3, h, w], or latents: [s, c] from the cache; t: [1]; noise: [s, c];
     slots: the person slots that are kept (a group may be dropped, all of them too); described: the prompt with words
     instead of tokens, of the kept groups alone, empty where no teacher is asked; shown: whether the tokens are to make
-    the picture itself, which also shows what dropped groups would have carried.
+    the picture itself, which also shows what dropped groups would have carried; weights: [s] of the patches in its
+    losses, of mean 1, None where all weigh the same.
     """
 
     owner: int
@@ -47,6 +49,7 @@ class Target:
     slots: list[int]
     described: str = ""
     shown: bool = True
+    weights: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ class Targets:
     """n pictures to draw, as few large tensors. pixels: [n, 3, h, w] or latents: [n, s, c]; t: [n]; noise: [n, s, c];
     layout: of their prompts, with rows of the batch's flattened tokens [states * K, d]; shown: [n] 1 or 0;
     described: layout of the prompts with words instead of tokens, None where no teacher is asked. of: [2] how many
-    targets the whole step has, of which these may be a part, and how many of them are shown.
+    targets the whole step has, of which these may be a part, and how many of them are shown. weights: [n, s] or None.
     """
 
     pixels: Tensor | None
@@ -65,6 +68,7 @@ class Targets:
     shown: Tensor
     described: Layout | None
     of: Tensor
+    weights: Tensor | None
 
     def __len__(self) -> int:
         return len(self.t)
@@ -72,7 +76,7 @@ class Targets:
     def piece(self, first: int, last: int) -> "Targets":
         """Targets first to last - 1, or fewer if there are no more."""
         last = min(last, len(self))
-        rows = {name: getattr(self, name) for name in ("pixels", "latents", "t", "noise", "shown")}
+        rows = {name: getattr(self, name) for name in ("pixels", "latents", "t", "noise", "shown", "weights")}
         return replace(
             self,
             **{name: None if tensor is None else tensor[first:last] for name, tensor in rows.items()},
@@ -104,6 +108,7 @@ def collate(
         shown=torch.tensor([float(target.shown) for target in targets]),
         described=lay_out(tokenize, words, "output", config.injection.class_word, silent) if any(said) else None,
         of=torch.tensor(of or (len(targets), sum(target.shown for target in targets)), dtype=torch.float32),
+        weights=_stacked([target.weights for target in targets]),
     )
 
 
@@ -248,6 +253,7 @@ class Batches(Dataset):
             slots=slots_of(said.kept, self.config.encoder),
             described=said.described,
             shown=said.shown,
+            weights=None if train.part_weight == 1 else patch_weights(view, self.shape[0], train.part_weight),
         )
 
     def _say(self, step: int, slot: int, state: State, view: View) -> "Said":

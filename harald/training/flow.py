@@ -17,9 +17,10 @@ def velocity_target(latents: Tensor, noise: Tensor) -> Tensor:
     return noise - latents
 
 
-def velocity_loss(predicted: Tensor, target: Tensor) -> Tensor:
-    """Mean squared error of each sample, [b], in float32."""
-    return (predicted.float() - target.float()).square().flatten(1).mean(1)
+def velocity_loss(predicted: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Mean squared error of each sample, [b], in float32. weights: [b, s] of the patches, their mean 1."""
+    errors = (predicted.float() - target.float()).square()
+    return errors.flatten(1).mean(1) if weights is None else (errors.mean(2) * weights).mean(1)
 
 
 def shift(t: Tensor, mu: float) -> Tensor:

@@ -60,19 +60,27 @@ def invert(
     return (start + scale * delta).detach(), curve
 
 
-def initial_tokens(base: BaseModel, config: Config) -> tuple[Tensor, float]:
-    """The class word K times with a little noise, [K, d], and the root mean square of the class word's own vector."""
+def initial_tokens(base: BaseModel, config: Config) -> tuple[Tensor, Tensor]:
+    """The class word K times with a little noise, [K, d], and the root mean square of the class word's own vector, [d];
+    [K, 2 d] and [2 d] at both points.
+    """
+    point = config.injection.point
+    draws, made = generator(config.seed, "inversion", point), []
+    for row in [_own_vector(base, end, config) for end in (("input", "output") if point == "both" else (point,))]:
+        scale = row.square().mean().sqrt().item()
+        noise = torch.randn(config.encoder.tokens, len(row), generator=draws)
+        made.append((row + 0.1 * scale * noise.to(row), torch.full_like(row, scale)))
+    tokens, scales = zip(*made, strict=True)
+    return torch.cat(tokens, -1), torch.cat(scales)
+
+
+@torch.no_grad()
+def _own_vector(base: BaseModel, point: str, config: Config) -> Tensor:
+    """[d] that the class word has at the point."""
     word = config.injection.class_word
-    with torch.no_grad():
-        if config.injection.point == "input":
-            row = base.word_embeddings(torch.tensor(base.tokenize(f" {word}")))[-1].float()
-        else:
-            row = plain(base, f"a photo of {word}")[len(base.tokenize(f"a photo of {word}")) - 1].float()
-    scale = row.square().mean().sqrt().item()
-    noise = torch.randn(
-        config.encoder.tokens, len(row), generator=generator(config.seed, "inversion", config.injection.point)
-    )
-    return row + 0.1 * scale * noise.to(row), scale
+    if point == "input":
+        return base.word_embeddings(torch.tensor(base.tokenize(f" {word}")))[-1].float()
+    return plain(base, f"a photo of {word}")[len(base.tokenize(f"a photo of {word}")) - 1].float()
 
 
 @torch.no_grad()

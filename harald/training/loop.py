@@ -1,11 +1,13 @@
 """The training loop. Resumed equals unbroken: every draw is keyed on the step, the rest is in the checkpoint."""
 
 import functools
+import gc
 import logging
 import math
 import os
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from multiprocessing.context import BaseContext
@@ -38,6 +40,17 @@ log = logging.getLogger(__name__)
 GradientsOf = Callable[[Batch], tuple[list[Tensor], Tensor]]
 
 
+@contextmanager
+def settled() -> Iterator[None]:
+    """What is there now outlives the block, so Python's garbage collection does not search the models again and again."""
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+
+
 def train(
     base: BaseModel,
     encoder: PersonEncoder,
@@ -46,6 +59,7 @@ def train(
     folder: Path,
     commit: Callable[[], None],
     session: Session,
+    begin: Callable[[], None],
     sample: Callable[[int], None],
     validation: Validation | None = None,
     world: World = ALONE,
@@ -53,9 +67,10 @@ def train(
     """Train up to config.train.steps, from the last good checkpoint under `folder`. Returns first and last step.
 
     commit: makes a finished checkpoint durable; session: is told of every step, and may ask to stop behind it;
-    sample: draws the fixed grid for a step; validation: scores every train.validate_every steps. The checkpoint of the
-    best score stays, and train.patience scores without a better one end the training. world: processes that share the
-    parts of every batch; the first one does all that is not a step.
+    begin: puts the first weights in place where there is no checkpoint; sample: draws the fixed grid for a step;
+    validation: scores every train.validate_every steps. The checkpoint of the best score stays, and train.patience
+    scores without a better one end the training. world: processes that share the parts of every batch; the first one
+    does all that is not a step.
     """
     settings, identity, gradients_of = config.train, identity_hash(config), gradients(base, encoder, config)
     optimizer = make_optimizer(encoder, settings)
@@ -63,6 +78,8 @@ def train(
         return _follow(base, encoder, optimizer, batches, config, world)
     checkpoints = folder / "checkpoints"
     found = last_good(checkpoints, identity)
+    if not found:
+        begin()
     start = step = load_checkpoint(found, encoder, optimizer) if found else 0
     log.info("start at step %d of %d (%s)", start, settings.steps, found.name if found else "no checkpoint yet")
     session.check()
@@ -82,7 +99,7 @@ def train(
         session.check()
         metrics.file.stat()  # its disk is away: nothing is begun anew in the place where it was
 
-    with session.finishes_step(), Tracker(folder / "trackio", folder.name, asdict(config)) as tracker:
+    with session.finishes_step(), settled(), Tracker(folder / "trackio", folder.name, asdict(config)) as tracker:
 
         def note(taken: Step, samples: int, scores: dict[str, float]) -> None:
             row = taken.row() | scores

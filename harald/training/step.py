@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from harald.base import BaseModel
-from harald.config import Config, Train
+from harald.config import VECTORS, Config, Train
 from harald.encoder.model import PersonEncoder
 from harald.injection.points import conditioned
 from harald.training.batch import Batch, Targets
@@ -52,7 +52,8 @@ def training_loss(
         loss, parts = _drawn_loss(base, tokens, batch.targets, train, config)
     if batch.contrast and len(batch.pairs) > 1:
         other = encoder.tokens(batch.contrast)
-        contrast = contrastive_loss(tokens, other, config.train.contrast_temperature) / batch.parts
+        vectors = VECTORS[config.injection.point]
+        contrast = contrastive_loss(tokens, other, config.train.contrast_temperature, vectors) / batch.parts
         loss = loss + train.contrast_weight * contrast
         parts["contrast"] = contrast.detach()
     return loss, parts
@@ -100,19 +101,21 @@ def flow_losses(base: BaseModel, tokens: Tensor, targets: Targets, config: Confi
 def target_losses(base: BaseModel, tokens: Tensor, targets: Targets, config: Config) -> tuple[Tensor, Tensor]:
     """Squared errors of each target's velocity, [n]: against the picture's own, and against what the base model itself
     predicts at the same place from the full description (0 where there is none): the picture's own noise is out of it.
+    Patches count as the targets' weights say.
     """
     side, latents = config.data.image_size, _latents(base, targets)
     noise, t = targets.noise.to(latents), targets.t.to(latents.device)
     noisy = interpolate(latents, noise, t)
     states = conditioned(base, targets.layout, tokens.flatten(0, 1))
     predicted = base.velocity(noisy, t, states, side, targets.layout.mask)
-    flow = velocity_loss(predicted, velocity_target(latents, noise))
+    weights = None if targets.weights is None else targets.weights.to(latents.device)
+    flow = velocity_loss(predicted, velocity_target(latents, noise), weights)
     if targets.described is None:
         return flow, torch.zeros_like(flow)
     with torch.no_grad():
         words = conditioned(base, targets.described, tokens[:0, 0])
         taught = base.velocity(noisy, t, words, side, targets.described.mask)
-    return flow, velocity_loss(predicted, taught)
+    return flow, velocity_loss(predicted, taught, weights)
 
 
 def _latents(base: BaseModel, targets: Targets) -> Tensor:

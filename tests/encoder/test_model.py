@@ -78,6 +78,15 @@ def test_last_norm_starts_at_the_given_scale():
     assert torch.allclose((tokens / scale).square().mean(-1), torch.ones(len(tokens)), atol=1e-3)
 
 
+def test_each_of_a_slots_two_vectors_starts_at_its_own_scale():
+    c, width = config.tiny(), base().width
+    scale = torch.cat([torch.full((width,), 0.02), torch.linspace(0.5, 2, width)])
+    e = PersonEncoder.new(cache(), c.encoder, c.models.encoder, scale, "both", "base", 0, CPU, FLOAT)
+    tokens = (e([[picture(1)]])[0] / scale).unflatten(-1, (2, width))
+    assert torch.allclose(tokens.square().mean(-1), torch.ones(c.encoder.tokens, 2), atol=1e-3)
+    assert not torch.equal(tokens[:, 0], tokens[:, 1])
+
+
 def test_same_seed_same_encoder_and_another_seed_another():
     a, b, other = encoder(0), encoder(0), encoder(1)
     assert all(torch.equal(x, y) for x, y in zip(a.trained_state().values(), b.trained_state().values(), strict=True))

@@ -36,6 +36,19 @@ def test_mix_is_the_mean_direction_with_the_mean_length():
     assert mix.references == 2
 
 
+def test_vectors_of_one_slot_are_mixed_each_by_itself():
+    a, b = (person(seed, point="both") for seed in (1, 2))
+    halves = [
+        mixed([(replace_tokens(a, half), 3.0), (replace_tokens(b, half), 1.0)]).tokens
+        for half in (slice(0, 4), slice(4, 8))
+    ]
+    torch.testing.assert_close(mixed([(a, 3.0), (b, 1.0)]).tokens, torch.cat(halves, -1))
+
+
+def replace_tokens(whole: PersonTokens, half: slice) -> PersonTokens:
+    return dataclasses.replace(whole, point="input", tokens=whole.tokens[:, half])
+
+
 def test_weight_0_leaves_a_person_out_and_only_proportions_matter():
     torch.testing.assert_close(mixed([(person(1), 1.0), (person(2), 0.0)]).tokens, person(1).tokens)
     assert torch.equal(

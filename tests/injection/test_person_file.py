@@ -57,3 +57,8 @@ def test_file_of_another_base_model_or_width_is_refused(person, tmp_path):
         check_fits(other, base(), tmp_path / "p")
     with pytest.raises(PersonFileError, match=r"\(width 3\), not for"):
         check_fits(narrow, base(), tmp_path / "p")
+    with pytest.raises(PersonFileError, match=r"\(width 64\), not for .* \(width 128 at point 'both'\)"):
+        check_fits(dataclasses.replace(person, point="both"), base(), tmp_path / "p")
+    check_fits(
+        dataclasses.replace(person, point="both", tokens=torch.zeros(6, 2 * base().width)), base(), tmp_path / "p"
+    )

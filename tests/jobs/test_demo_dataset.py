@@ -1,12 +1,17 @@
 import dataclasses
+import json
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from harald import runs, settings
 from harald.data.index import states_for
+from harald.data.parts import ENDING
 from harald.data.people import PEOPLE
+from harald.data.scan import scan
 from harald.errors import ConfigError
 from harald.jobs import demo_dataset
 from harald.proving_ground.persons import STATE_ATTRIBUTES
@@ -114,6 +119,39 @@ def test_truth_stands_beside_the_data(tmp_path):
         assert row["identity"] == row["index"] // 2
         assert row["glasses"] in STATE_ATTRIBUTES["glasses"] and isinstance(row["glasses_seen"], bool)
         assert row["pixels_hair"] >= 0
+
+
+def test_masks_stand_beside_the_pictures_where_they_are_asked_for_and_change_nothing_else(tmp_path):
+    run(Runtime.local(tmp_path / "a"), CONFIG, "", states=3)
+    for _ in range(2):
+        again = run(Runtime.local(tmp_path / "b"), CONFIG, "", states=3, parts=True)
+    assert again["written"] == 0
+    plain, masked = content(tmp_path / "a/dataset"), content(tmp_path / "b/dataset")
+    masks = {name for name in masked if name.name.endswith(ENDING)}
+    assert len(masks) == 12
+    pictures = {name for name in plain if name.suffix in (".png", ".txt", ".csv")}
+    assert all(masked[name] == plain[name] for name in pictures)
+    assert not [p for found in scan(Runtime.local(tmp_path / "b").datasets, CONFIG.data) for p in found.problems]
+    rows = [row for file in (tmp_path / "b/dataset/truth").glob("*.parquet") for row in pq.read_table(file).to_pylist()]
+    for row in rows:
+        name = f"{row['base']}/{row['state_id']}/{row['domain']}_view_{row['view']:02d}"
+        shown = (
+            np.asarray(Image.open(tmp_path / f"b/dataset/{name}{ENDING}"), dtype=float).sum() / 255 * (128 / 32) ** 2
+        )
+        worn = sum(row[f"pixels_{part}"] for part in ("frame", "earring", "earring_gem", "necklace", "necklace_gem"))
+        assert shown == pytest.approx(worn, rel=0.02, abs=3)
+    assert any(row["pixels_frame"] for row in rows)
+
+
+def test_data_set_of_other_masks_is_refused_and_one_that_says_nothing_of_them_has_none(tmp_path):
+    run(Runtime.local(tmp_path), CONFIG, "", states=1)
+    record = tmp_path / "dataset/truth/plan.json"
+    before = json.loads(record.read_text())
+    assert before.pop("parts") is False
+    record.write_text(json.dumps(before))
+    assert run(Runtime.local(tmp_path), CONFIG, "", states=1)["written"] == 0
+    with pytest.raises(ConfigError, match="other flags"):
+        run(Runtime.local(tmp_path), CONFIG, "", states=1, parts=True)
 
 
 def test_state_free_prompts_say_nothing_of_the_person(tmp_path):

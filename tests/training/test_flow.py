@@ -36,6 +36,14 @@ def test_loss_is_per_sample_and_zero_for_the_truth():
     torch.testing.assert_close(velocity_loss(predicted, target), torch.tensor([0.0, 4.0, 0.0]))
 
 
+def test_weights_of_patches_are_those_of_their_squared_errors():
+    predicted, target = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(0))
+    weights = torch.tensor([[4.0, 0.0, 0.0, 0.0], [1.0, 1.0, 1.0, 1.0], [0.0, 2.0, 2.0, 0.0]])
+    errors = (predicted - target).square().mean(2)
+    expected = torch.stack([errors[0, 0], errors[1].mean(), errors[2, 1:3].mean()])
+    torch.testing.assert_close(velocity_loss(predicted, target, weights), expected)
+
+
 def test_uniform_share_puts_real_mass_near_noise():
     def share_above(uniform: float) -> float:
         draws = torch.cat([draw_times(torch.Generator().manual_seed(i), uniform, mu=0.0) for i in range(2000)])
@@ -48,3 +56,11 @@ def test_uniform_share_puts_real_mass_near_noise():
 def test_contrast_falls_when_the_same_state_agrees():
     a = torch.randn(4, 3, 8)
     assert contrastive_loss(a, a + 0.01 * torch.randn_like(a), 0.1) < contrastive_loss(a, a.roll(1, 0), 0.1)
+
+
+def test_contrast_counts_each_vector_of_a_slot_as_much_whatever_its_scale():
+    first, second = torch.randn(2, 4, 3, 16, generator=torch.Generator().manual_seed(0))
+    loss = contrastive_loss(first, second, 0.1, vectors=2)
+    scaled = torch.cat([100 * first[..., :8], first[..., 8:]], -1)
+    torch.testing.assert_close(contrastive_loss(scaled, second, 0.1, vectors=2), loss)
+    assert (contrastive_loss(scaled, second, 0.1) - contrastive_loss(first, second, 0.1)).abs() > 1e-2

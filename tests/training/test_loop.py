@@ -68,6 +68,20 @@ def test_two_runs_give_the_same_bytes(runtime, unbroken):
     assert files(runtime.output / "train" / "again") == files(unbroken)
 
 
+def test_number_of_states_bounds_those_that_are_trained_on_and_not_those_set_aside(runtime, caplog):
+    few = small(steps=1, sample_every=9)
+    with caplog.at_level("INFO", "harald.jobs.train"):
+        job.run(runtime, dataclasses.replace(few, data=dataclasses.replace(few.data, max_states=3)), "few")
+    assert "3 of 6 states to train on, 2 to validate on" in caplog.text  # 4 without
+
+
+def test_weight_of_parts_is_refused_where_no_picture_says_where_they_are(runtime):
+    with pytest.raises(
+        TrainingError, match=r"part_weight is 3\.0, and none of 24 pictures has a mask .*\n.*parts\.png"
+    ):
+        job.run(runtime, small(part_weight=3.0), "no-masks")
+
+
 def test_another_seed_gives_other_bytes(runtime, unbroken):
     job.run(runtime, dataclasses.replace(small(), seed=1), "other-seed")
     other = files(runtime.output / "train" / "other-seed")

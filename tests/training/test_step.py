@@ -3,12 +3,14 @@ import traceback
 
 import pytest
 import torch
+from PIL import Image
 from torch.optim import AdamW
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from harald import config
 from harald.config import Config, Phase
 from harald.data.index import states_for
+from harald.data.parts import mask_file
 from harald.encoder.model import PersonEncoder
 from harald.errors import TrainingError
 from harald.injection.prompt import parse
@@ -170,6 +172,31 @@ def test_teacher_counts_less_where_the_picture_teaches(batches):
     _, each = target_losses(base(), e.tokens(batch.references), batch.targets, c)
     torch.testing.assert_close(teacher(1.0), each.mean())
     torch.testing.assert_close(teacher(0.0), (each * (1 - batch.targets.shown)).mean())
+
+
+def test_patches_with_small_parts_weigh_more_in_both_losses_and_in_pieces_too(batches):
+    for state in batches.states:
+        for view in state.views:
+            mask = Image.new("L", (view.width, view.height))
+            mask.paste(255, (0, 0, view.width // 2, view.height // 2))
+            mask.save(mask_file(view.image))
+    weighted = taught(batches, part_weight=5.0)
+    c, batch, tokens = weighted.config, weighted[0], encoder().tokens(batches[0].references).detach()
+    corner = torch.zeros(4, 4)
+    corner[:2, :2] = 1
+    expected = (1 + 4 * corner.flatten()) / 2
+    assert torch.equal(batch.targets.weights, expected.expand(len(batch.targets), -1))
+
+    def losses(weights: torch.Tensor | None) -> torch.Tensor:
+        rows = None if weights is None else weights.expand(len(batch.targets), -1)
+        return torch.stack(target_losses(base(), tokens, dataclasses.replace(batch.targets, weights=rows), c))
+
+    inside, outside = losses(corner.flatten()), losses(1 - corner.flatten())
+    torch.testing.assert_close(losses(expected), 2.5 * inside + 0.5 * outside)
+    torch.testing.assert_close(losses(None), inside + outside)
+    assert (losses(expected) / losses(None) - 1).abs().min() > 0.01
+    last = target_losses(base(), tokens, batch.targets.piece(1, 2), c)
+    torch.testing.assert_close(torch.stack(last)[:, 0], losses(expected)[:, 1], rtol=1e-5, atol=1e-6)
 
 
 class Questions(TorchDispatchMode):

@@ -56,15 +56,18 @@ _BROWS = {"surprised": (0.0, 1.6), "angry": (1.9, -1.2), "sad": (-1.9, 0.7), "la
 @dataclass(frozen=True)
 class Picture:
     """image: uint8 [s, s, 3]. detail: uint8 [s, s], how much of a pixel glasses, jewellery and eyes cover (255: all of
-    it), and half as much for the mouth. pixels: how many show each part, as if the picture were 128 x 128.
+    it), and half as much for the mouth; worn: the same of glasses and jewellery alone. pixels: how many show each part,
+    as if the picture were 128 x 128.
     """
 
     image: np.ndarray
     detail: np.ndarray
+    worn: np.ndarray
     pixels: dict[Part, float]
 
 
-_SMALL = (Part.FRAME, Part.EARRING, Part.EARRING_GEM, Part.NECKLACE, Part.NECKLACE_GEM, Part.EYE, Part.LASH)
+_WORN = (Part.FRAME, Part.EARRING, Part.EARRING_GEM, Part.NECKLACE, Part.NECKLACE_GEM)
+_SMALL = (*_WORN, Part.EYE, Part.LASH)
 _MOUTH = (Part.LIPS, Part.TEETH, Part.MOUTH)
 
 
@@ -91,13 +94,13 @@ def draw(identity: Identity, look: Look, figure: Figure, view: View, side: int) 
     canvas = _shrunk(np.clip(canvas, 0, 1.5))
     if not comic:
         canvas = _developed(canvas, view)
-    weight = np.zeros(len(Part), np.float32)
-    weight[list(_SMALL)], weight[list(_MOUTH)] = 1.0, 0.5
-    small = _shrunk(weight[regions][..., None])[..., 0]
+    weight, worn = np.zeros((2, len(Part)), np.float32)
+    weight[list(_SMALL)], weight[list(_MOUTH)], worn[list(_WORN)] = 1.0, 0.5, 1.0
     counts = np.bincount(regions.ravel(), minlength=len(Part)) * (128 / size) ** 2
     return Picture(
         image=(np.clip(canvas, 0, 1) * 255 + 0.5).astype(np.uint8),
-        detail=(small * 255).astype(np.uint8),
+        detail=_covered(weight[regions]),
+        worn=_covered(worn[regions]),
         pixels={part: float(counts[part]) for part in Part},
     )
 
@@ -281,6 +284,11 @@ def _shrunk(pixels: Floats) -> Floats:
     for part in parts[2:]:
         total += part
     return total / np.float32(OVERSAMPLE**2)
+
+
+def _covered(weights: Floats) -> np.ndarray:
+    """uint8 of a picture's pixels, 255 where all that shrinks to one weighs 1."""
+    return (_shrunk(weights[..., None])[..., 0] * 255).astype(np.uint8)
 
 
 def _developed(light: Floats, view: View) -> Floats:
