@@ -42,7 +42,7 @@ GradientsOf = Callable[[Batch], tuple[list[Tensor], Tensor]]
 
 @contextmanager
 def settled() -> Iterator[None]:
-    """What is there now outlives the block, so Python's garbage collection does not search the models again and again."""
+    """What is there now outlives the block: garbage collection does not search the models again and again."""
     gc.collect()
     gc.freeze()
     try:
