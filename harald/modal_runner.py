@@ -233,23 +233,25 @@ def generate(
     overrides: str = "{}",
     prompt: str = "",
     person: str = "",
-    domain: str = "photo",
+    domain: str = "",
     count: int = 1,
     seeds: str = "",
     strength: float = 1.0,
     keep: str = "",
     drop: str = "",
+    compare: bool = False,
 ) -> dict:
     """Person file(s) + prompt(s) -> pictures.
 
-    --prompt: a text, or a JSON list of texts; --domain: photo or photo,comic; --seeds: 3,7 in place of --count.
+    --prompt: a text, or a JSON list of texts; --seeds: 3,7 in place of --count. --compare: without the person, too.
+    --domain: photo or photo,comic: its words go before the prompt, its LoRA is loaded; without it the prompt says all.
     --person: FILE for <person>, name=FILE,name=FILE for <person:name>; FILE+FILE or FILE*0.7+FILE*0.3 mixes files.
     --drop: groups to leave out (face, hair, worn, outfit): hair,worn for every person, anna=hair+worn for one;
     --keep: the groups to use, in the same form. --strength: 0 is without the person, 1 as predicted, above 1 stronger.
     """
     return run("generate", preset=preset, run_name=run_name, seed=seed, overrides=overrides, prompt=prompt,
                person=person, domain=domain, count=count, seeds=seeds, strength=strength, keep=keep,
-               drop=drop)  # fmt: skip
+               drop=drop, compare=compare)  # fmt: skip
 
 
 def serve(
