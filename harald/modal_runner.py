@@ -211,10 +211,14 @@ def predict_tokens(
     state_id: str = "",
     images: str = "",
     references: int = 0,
+    person: str = "",
 ) -> dict:
-    """Pictures of a person -> a person file. --images: files or folders, comma-separated; or --state-id of a state."""
-    return run("predict_tokens", preset=preset, run_name=run_name, seed=seed, overrides=overrides,
-               train_run=train_run, state_id=state_id, images=images, references=references)  # fmt: skip
+    """Pictures of a person -> a person file. --images: files or folders, comma-separated; or --state-id of a state.
+
+    --person: FILE*0.7+FILE*0.3, or FILE+FILE for their mean: a person file that is a mix of others.
+    """
+    return run("predict_tokens", preset=preset, run_name=run_name, seed=seed, overrides=overrides, train_run=train_run,
+               state_id=state_id, images=images, references=references, person=person)  # fmt: skip
 
 
 @job(**config.SCAN_JOB)

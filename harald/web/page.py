@@ -54,7 +54,7 @@ def theme() -> gr.themes.Base:
 def build(studio: Studio) -> gr.Blocks:
     limits, encoder = studio.config.serve, studio.encoder.config if studio.encoder else studio.config.encoder
     groups = [name for name, _ in encoder.groups]
-    domains = [*((name, name) for name in domain_words(studio.config)), ("as the prompt says", "")]
+    domains = [*((name, name) for name in domain_words(studio.config)), ("as said", "")]
     with gr.Blocks(title="harald", analytics_enabled=False, fill_width=False) as page:
         gr.HTML(header(studio), elem_id="top", apply_default_css=False)
         with gr.Row(elem_id="desk", equal_height=False):

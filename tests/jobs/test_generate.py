@@ -1,6 +1,7 @@
 """generate: several prompts, domains and seeds; groups, strength and mixes of persons."""
 
 import base64
+import hashlib
 import json
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 from harald import cli
-from harald.injection.person_file import save_person
+from harald.injection.person_file import load_person, save_person
 from harald.records import PersonTokens
 from tests.models import base
 
@@ -100,6 +101,39 @@ def test_mix_lies_between_two_persons(generate):
     a, b, mix = (pixels(generate(f"mix{i}", person=p)) for i, p in enumerate(("a", "b", "a+b")))
     assert len({tuple(sorted(p.items())) for p in (a, b, mix)}) == 3
     assert mix == pixels(generate("mix3", person="a*2+b*2"))
+
+
+def test_mix_is_written_as_a_person_file_that_draws_the_same(generate, root):
+    mixed = ["predict_tokens", "--preset", "tiny", "--person", "a*0.7+b*0.3", "--run-name"]
+    for name in ("mix", "again"):
+        cli.main([*mixed, name])
+    one, again = (root / "output" / "predict_tokens" / name / "person.safetensors" for name in ("mix", "again"))
+    assert one.read_bytes() == again.read_bytes()
+    assert pixels(generate("as_a_file", person="mix")) == pixels(generate("at_once", person="a*0.7+b*0.3"))
+    parts = [hashlib.sha256((root / name).read_bytes()).hexdigest()[:12] for name in "ab"]
+    mix = load_person(one)
+    assert mix.notes == {"mixed": f"0.7 of {parts[0]}, 0.3 of {parts[1]}"}
+    assert (mix.encoder, mix.references, mix.groups) == ("run/step", 2, (("face", 2), ("hair", 2)))
+    assert json.loads((one.parent / "inputs.json").read_text()) == {"encoder": "run/step", **mix.notes}
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--person", "a"], "is not one mix"),
+        (["--person", "x=a+b"], "is not one mix"),
+        (["--person", "a+b", "--images", "x.png"], "give exactly one of the three"),
+        (["--person", "a+b", "--references", "2"], "leave out the two"),
+        (["--person", "a+b", "--train-run", "first"], "leave out the two"),
+        (["--person", "a*0+b*0"], "the weights of a mix"),
+    ],
+)
+def test_what_is_no_mix_is_refused_before_anything_is_written(root, monkeypatch, flags, says):
+    monkeypatch.setenv("HARALD_ROOT", str(root))
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["predict_tokens", "--preset", "tiny", "--run-name", "refused", *flags])
+    assert says in str(stop.value.code) and "\n  fix: " in str(stop.value.code)
+    assert not (root / "output" / "predict_tokens" / "refused").exists()
 
 
 def test_person_that_only_one_prompt_mentions_is_drawn_there_alone(generate):
