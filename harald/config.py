@@ -357,6 +357,8 @@ class Generate(Strict):
     steps: int = 50
     guidance: float = 4.0
     negative_prompt: str = " "
+    # What `--domain` puts before a prompt; a LoRA's own domain needs no words.
+    domains: tuple[tuple[str, str], ...] = (("photo", "photo of"), ("comic", "comic of"))
     speed: Speed = "eager"
     cache_threshold: float = 0.1  # "fast": a step whose first block changes less takes the last one's remaining blocks
     offload: Literal["none", "text", "blocks"] = "none"  # to the host's memory: text encoder, or the MMDiT's blocks too
@@ -484,7 +486,7 @@ def full() -> Config:
         ),
         data=Data(held_out_share=0.02),
         train=Train(phases=stages(3000, 6000, 7000, 4000), parts=4, validate_every=1000, economy=ECONOMIES[141]),
-        generate=Generate(speed="exact"),
+        generate=Generate(domains=(("photo", "photo of"),), speed="exact"),
     )
 
 

@@ -212,10 +212,14 @@ def predict_tokens(
     state_id: str = "",
     images: str = "",
     references: int = 0,
+    person: str = "",
 ) -> dict:
-    """Pictures of a person -> a person file. --images: files or folders, comma-separated; or --state-id of a state."""
-    return run("predict_tokens", preset=preset, run_name=run_name, seed=seed, overrides=overrides,
-               train_run=train_run, state_id=state_id, images=images, references=references)  # fmt: skip
+    """Pictures of a person -> a person file. --images: files or folders, comma-separated; or --state-id of a state.
+
+    --person: FILE*0.7+FILE*0.3, or FILE+FILE for their mean: a person file that is a mix of others.
+    """
+    return run("predict_tokens", preset=preset, run_name=run_name, seed=seed, overrides=overrides, train_run=train_run,
+               state_id=state_id, images=images, references=references, person=person)  # fmt: skip
 
 
 @job(**config.SCAN_JOB)
@@ -234,23 +238,25 @@ def generate(
     overrides: str = "{}",
     prompt: str = "",
     person: str = "",
-    domain: str = "photo",
+    domain: str = "",
     count: int = 1,
     seeds: str = "",
     strength: float = 1.0,
     keep: str = "",
     drop: str = "",
+    compare: bool = False,
 ) -> dict:
     """Person file(s) + prompt(s) -> pictures.
 
-    --prompt: a text, or a JSON list of texts; --domain: photo or photo,comic; --seeds: 3,7 in place of --count.
+    --prompt: a text, or a JSON list of texts; --seeds: 3,7 in place of --count. --compare: without the person, too.
+    --domain: photo or photo,comic: its words go before the prompt, its LoRA is loaded; without it the prompt says all.
     --person: FILE for <person>, name=FILE,name=FILE for <person:name>; FILE+FILE or FILE*0.7+FILE*0.3 mixes files.
     --drop: groups to leave out (face, hair, worn, outfit): hair,worn for every person, anna=hair+worn for one;
     --keep: the groups to use, in the same form. --strength: 0 is without the person, 1 as predicted, above 1 stronger.
     """
     return run("generate", preset=preset, run_name=run_name, seed=seed, overrides=overrides, prompt=prompt,
                person=person, domain=domain, count=count, seeds=seeds, strength=strength, keep=keep,
-               drop=drop)  # fmt: skip
+               drop=drop, compare=compare)  # fmt: skip
 
 
 def serve(

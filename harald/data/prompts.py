@@ -80,6 +80,17 @@ def malformed_placeholder(prompt: str) -> str:
     return odd.group() if odd else ""
 
 
+def medium(prompt: str) -> str:
+    """What a prompt begins with to say what the picture is; '' if it does not.
+
+    >>> medium("black and white photo of <person>, laughing"), medium("<person> with a photo in hand")
+    ('black and white photo of', '')
+    """
+    text = _Text(prompt)
+    ends = [end for start, end in _medium_spans(text.words) if start == 0]
+    return prompt[text.spans[0][0] : text.spans[ends[0] - 1][1]] if ends else ""
+
+
 class _Text:
     """A prompt as words (lower case, punctuation too) with their places; words about the medium are masked."""
 

@@ -1,12 +1,14 @@
 """Persons made from persons: without some of their groups, or mixed."""
 
 import dataclasses
+import hashlib
 from collections.abc import Collection, Sequence
 
 import torch
 
 from harald.config import VECTORS
 from harald.errors import ConfigError, PersonFileError, did_you_mean
+from harald.injection.person_file import to_bytes
 from harald.records import PersonTokens
 
 
@@ -27,8 +29,8 @@ def mixed(parts: Sequence[tuple[PersonTokens, float]]) -> PersonTokens:
     """The weighted mean of persons, slot by slot; each slot is then as long as its parts are in the weighted mean.
 
     A mean of vectors that point apart is shorter than they are, and at the input point length counts. weights: 0 or
-    more, one of them above 0; only their proportions matter. Raises ConfigError, or PersonFileError if the persons
-    come from different encoders.
+    more, one of them above 0; only their proportions matter. The notes of the mix name each part by its digest.
+    Raises ConfigError, or PersonFileError if the persons come from different encoders.
     """
     persons, total = [person for person, _ in parts], sum(weight for _, weight in parts)
     if min(weight for _, weight in parts) < 0 or not 0 < total < float("inf"):
@@ -50,5 +52,10 @@ def mixed(parts: Sequence[tuple[PersonTokens, float]]) -> PersonTokens:
         persons[0],
         tokens=torch.cat([*(torch.nn.functional.normalize(mean, dim=-1) * length)], -1),
         references=sum(person.references for person in persons),
-        notes={"mixed": ", ".join(f"{weight:g}" for _, weight in parts)},
+        notes={"mixed": ", ".join(f"{weight / total:.4g} of {digest(person)}" for person, weight in parts)},
     )
+
+
+def digest(person: PersonTokens) -> str:
+    """Of the person file's bytes: the first twelve digits that sha256sum shows."""
+    return hashlib.sha256(to_bytes(person)).hexdigest()[:12]

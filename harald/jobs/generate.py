@@ -11,6 +11,7 @@ from harald import reporting, runs
 from harald.base.kernels import kept_kernels
 from harald.config import Config
 from harald.errors import ConfigError
+from harald.generation.domains import in_domain
 from harald.generation.draw import draw
 from harald.injection.prompt import Prompt, check_names, parse
 from harald.jobs.loading import base_model
@@ -24,7 +25,7 @@ MAX_STRENGTH = 5.0
 
 @dataclass(frozen=True)
 class Scene:
-    """A prompt in a domain, and how the names of its pictures begin."""
+    """A prompt in a domain ('': as the prompt says), and how the names of its pictures begin. text: as it is drawn."""
 
     text: str
     prompt: Prompt
@@ -38,15 +39,16 @@ def run(
     run_name: str,
     prompt: str = "",
     person: str = "",
-    domain: str = "photo",
+    domain: str = "",
     count: int = 1,
     seeds: str = "",
     strength: float = 1.0,
     keep: str = "",
     drop: str = "",
+    compare: bool = False,
 ) -> dict:
-    """Every prompt in every domain with every seed; beside each picture the same seed without the persons."""
-    scenes, numbers = make_scenes(prompt, domain), make_seeds(config.seed, count, seeds)
+    """Every prompt in every domain with every seed. compare: the report shows the same without the persons, too."""
+    scenes, numbers = make_scenes(prompt, domain, config), make_seeds(config.seed, count, seeds)
     if not 0 <= strength <= MAX_STRENGTH:
         raise ConfigError(f"--strength is {strength}", f"use 0 to {MAX_STRENGTH:g}; 1 is the person as predicted")
     if (wanted := len(scenes) * len(numbers)) > MAX_PICTURES:
@@ -55,25 +57,26 @@ def run(
     check_mentions([scene.prompt for scene in scenes], set(files))
     persons = load_persons(files, keep, drop)
     point = common_point(persons, files)
+    drawings = wanted * (2 if compare else 1)
     folder = runs.open_run(
         runtime, "generate", run_name, config, prompt=prompt, person=person, domain=domain, count=count, seeds=seeds,
-        strength=strength, keep=keep, drop=drop,
+        strength=strength, keep=keep, drop=drop, compare=compare, drawings=drawings,
     )  # fmt: skip
     base = base_model(runtime.hf_cache, config)
     check_base(persons, files, base)
     tokens = {name: loaded.tokens for name, loaded in persons.items()}
     written, sections = [], []
-    progress, steps = Progress(runtime.session, wanted, "picture"), itertools.count(1)
+    progress, steps = Progress(runtime.session, drawings, "picture"), itertools.count(1)
 
     def told() -> None:
-        """After each step of each picture; every picture is drawn without its persons, too."""
-        progress.update(next(steps) // (2 * base.drawing.schedule(config.generate.steps, 1.0)[0]))
+        """After each step of each picture."""
+        progress.update(next(steps) // base.drawing.schedule(config.generate.steps, 1.0)[0])
 
     with kept_kernels(runtime.output / "kernels", "generate"):
         for scene in scenes:
             present = {name: tokens[name] for name in scene.prompt.names}
             pictures = draw(base, scene.prompt, present, numbers, config, scene.domain, point, strength, told)
-            plain = draw(base, scene.prompt, {}, numbers, config, scene.domain, point, on_step=told)
+            plain = draw(base, scene.prompt, {}, numbers, config, scene.domain, point, on_step=told) if compare else []
             for seed, picture in zip(numbers, pictures, strict=True):
                 written.append(folder / f"{scene.prefix}seed_{seed}.png")
                 picture.save(written[-1])
@@ -91,27 +94,23 @@ def run(
     return {"pictures": [str(path) for path in written], "point": point, "report": str(folder / "report.html")}
 
 
-def make_scenes(prompt: str, domain: str) -> list[Scene]:
-    """--prompt is a text or a JSON list of texts, --domain one or several with commas.
+def make_scenes(prompt: str, domain: str, config: Config) -> list[Scene]:
+    """--prompt is a text or a JSON list of texts, --domain one or several with commas, '' for as the prompts say.
 
     Raises ConfigError or PromptError.
     """
     domains = list(dict.fromkeys(name.strip() for name in domain.split(",") if name.strip()))
-    if not domains:
+    if domain and not domains:
         raise ConfigError(f"--domain is {domain!r}", "use one such as photo, or several: photo,comic")
-    texts = make_texts(prompt)
+    texts, scenes = make_texts(prompt), []
     for name in domains:
         runs.safe_name(name, "--domain")
-    return [
-        Scene(
-            text,
-            parse(text),
-            name,
-            (f"prompt_{number:02d}_" if len(texts) > 1 else "") + (f"{name}_" if len(domains) > 1 else ""),
-        )
-        for number, text in enumerate(texts, 1)
-        for name in domains
-    ]
+    for number, text in enumerate(texts, 1):
+        for name in domains or [""]:
+            whole = in_domain(text, name, config)
+            prefix = (f"prompt_{number:02d}_" if len(texts) > 1 else "") + (f"{name}_" if len(domains) > 1 else "")
+            scenes.append(Scene(whole, parse(whole), name, prefix))
+    return scenes
 
 
 def make_texts(prompt: str) -> list[str]:
@@ -154,8 +153,10 @@ def sources(parts: list[tuple[Path, float]]) -> str:
     return str(parts[0][0]) if len(parts) == 1 else " + ".join(f"{path} * {weight:g}" for path, weight in parts)
 
 
-def rows(seeds: list[int], pictures: list[Image.Image], plain: list[Image.Image]) -> list[tuple[int, str, str]]:
+def rows(seeds: list[int], pictures: list[Image.Image], plain: list[Image.Image]) -> list[tuple[int, list[str]]]:
+    """(seed, the picture, and the one without the persons where there is one)."""
+    arms = [pictures, plain] if plain else [pictures]
     return [
-        (seed, reporting.embed(a, 768), reporting.embed(b, 768))
-        for seed, a, b in zip(seeds, pictures, plain, strict=True)
+        (seed, [reporting.embed(picture, 768) for picture in row])
+        for seed, row in zip(seeds, zip(*arms, strict=True), strict=True)
     ]

@@ -1,4 +1,4 @@
-"""Pictures of a person -> a person file."""
+"""Pictures of a person -> a person file; or several person files -> their mix, as a file of its own."""
 
 from pathlib import Path
 
@@ -10,7 +10,10 @@ from harald.data.latents import picture_hash
 from harald.encoder.predict import predict
 from harald.errors import ConfigError, DatasetError
 from harald.injection.person_file import save_person
+from harald.injection.prompt import ANY
 from harald.jobs.loading import find_trained, trained_encoder
+from harald.jobs.person_flags import load_persons, person_files
+from harald.records import PersonTokens
 from harald.runtime import Runtime
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp"}
@@ -24,22 +27,55 @@ def run(
     state_id: str = "",
     images: str = "",
     references: int = 0,
+    person: str = "",
 ) -> dict:
-    """Exactly one of state_id and images. references: use at most this many, 0 for all that were given."""
-    if bool(state_id) == bool(images):
-        raise ConfigError(f"--state-id {state_id!r} and --images {images!r}", "give exactly one of the two")
+    """Exactly one of state_id, images and person. references: use at most this many pictures, 0 for all.
+
+    person: files to mix, as generate takes them; no encoder is loaded.
+    """
+    if sum(map(bool, (state_id, images, person))) != 1:
+        raise ConfigError(
+            f"--state-id {state_id!r}, --images {images!r} and --person {person!r}", "give exactly one of the three"
+        )
     if references < 0:
         raise ConfigError(f"--references is {references}", "use 1 or more, or 0 for all")
+    if person:
+        return mix(runtime, config, run_name, person, train_run, references)
     paths = find_images(runtime, images) if images else state_images(runtime, config, state_id)
     paths = paths[: references or None]
     encoder, name = trained_encoder(runtime.hf_cache, config, find_trained(runtime, config, train_run))
     folder = runs.open_run(
         runtime, "predict_tokens", run_name, config, encoder=name, pictures=[picture_hash(path) for path in paths]
     )
-    person = predict(encoder, [load_picture(path) for path in paths], name)
+    return save(folder, predict(encoder, [load_picture(path) for path in paths], name))
+
+
+def mix(runtime: Runtime, config: Config, run_name: str, person: str, train_run: str, references: int) -> dict:
+    """A mix of person files as a file: what generate draws with `--person <the mix>`. Its notes name its parts."""
+    if train_run or references:
+        raise ConfigError(
+            f"--person {person!r} with --train-run {train_run!r} and --references {references}",
+            "leave out the two: a mix is made of files, not of pictures",
+        )
+    files = person_files(runtime, person)
+    if set(files) != {ANY} or len(files[ANY]) < 2:
+        raise ConfigError(f"--person {person!r} is not one mix", "write FILE*0.7+FILE*0.3, or FILE+FILE for their mean")
+    mixed = load_persons(files, keep="", drop="")[ANY]
+    folder = runs.open_run(runtime, "predict_tokens", run_name, config, encoder=mixed.encoder, **mixed.notes)
+    return save(folder, mixed)
+
+
+def save(folder: Path, person: PersonTokens) -> dict:
+    """The file and the facts about it."""
     save_person(folder / "person.safetensors", person)
-    facts = {"tokens": list(person.tokens.shape), "point": person.point, "encoder": name, "references": len(paths)}
-    return {**facts, "person": str(folder / "person.safetensors")}
+    return {
+        "tokens": list(person.tokens.shape),
+        "point": person.point,
+        "encoder": person.encoder,
+        "references": person.references,
+        **person.notes,
+        "person": str(folder / "person.safetensors"),
+    }
 
 
 def state_images(runtime: Runtime, config: Config, state_id: str) -> list[Path]:

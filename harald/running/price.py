@@ -13,7 +13,7 @@ from harald.runtime import Machine
 # Job -> how much work is planned, from its configuration and flags, in the unit that its seconds grow with.
 SIZES: dict[str, Callable[[Config, dict[str, Any]], int]] = {
     "train": lambda config, inputs: config.train.steps,
-    "generate": lambda config, inputs: inputs["count"],
+    "generate": lambda config, inputs: inputs["drawings"],
     "demo_dataset": lambda config, inputs: inputs["states"] * inputs["views"],
     "injection_poc": lambda config, inputs: 2 * config.poc.steps,
     "verify": lambda config, inputs: inputs["steps"],

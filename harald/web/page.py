@@ -5,6 +5,7 @@ import os
 
 from fastapi import FastAPI
 
+from harald.generation.domains import domain_words
 from harald.web.consent import CONSENT
 from harald.web.studio import Studio
 
@@ -53,6 +54,7 @@ def theme() -> gr.themes.Base:
 def build(studio: Studio) -> gr.Blocks:
     limits, encoder = studio.config.serve, studio.encoder.config if studio.encoder else studio.config.encoder
     groups = [name for name, _ in encoder.groups]
+    domains = [*((name, name) for name in domain_words(studio.config)), ("as said", "")]
     with gr.Blocks(title="harald", analytics_enabled=False, fill_width=False) as page:
         gr.HTML(header(studio), elem_id="top", apply_default_css=False)
         with gr.Row(elem_id="desk", equal_height=False):
@@ -66,12 +68,12 @@ def build(studio: Studio) -> gr.Blocks:
                     )  # fmt: skip
                 with gr.Group():
                     prompt = gr.Textbox(
-                        "photo of <person> laughing on a beach at dusk", label="Prompt", lines=3,
+                        "<person> laughing on a beach at dusk", label="Prompt", lines=3,
                         max_length=limits.prompt_characters, info="<person> marks where the person belongs.",
                         elem_id="prompt",
                     )  # fmt: skip
                     with gr.Row():
-                        domain = gr.Radio(["photo", "comic"], value="photo", label="Domain", min_width=160)
+                        domain = gr.Radio(domains, value=domains[0][1], label="Domain", min_width=160)
                         seed = gr.Number(studio.config.seed, label="Seed", precision=0, minimum=0, min_width=120)
                     compare = gr.Checkbox(True, label="Draw it without the person as well, to compare")
                 draw = gr.Button("Draw", variant="primary", size="lg", elem_id="draw")

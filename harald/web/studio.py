@@ -15,6 +15,7 @@ from harald.config import Config
 from harald.encoder.model import PersonEncoder
 from harald.encoder.predict import predict
 from harald.errors import PromptError
+from harald.generation.domains import in_domain
 from harald.generation.draw import draw
 from harald.generation.persons import without_groups
 from harald.injection.layout import word_ends
@@ -28,11 +29,12 @@ FILE = Path("the person file")  # for messages: what a visitor sends has no path
 class Order(BaseModel):
     """What a visitor asks for.
 
-    keep: groups of the person, None for all; compare: the same seed without the person as well.
+    domain: '' for as the prompt says; keep: groups of the person, None for all; compare: the same seed without the
+    person as well.
     """
 
     prompt: str = Field(pattern=r"\S")
-    domain: str = Field("photo", pattern=r"^[A-Za-z0-9_]{1,40}$")
+    domain: str = Field("", pattern=r"^[A-Za-z0-9_]{0,40}$")
     seed: int = Field(0, ge=0, lt=2**63)
     strength: float = Field(1.0, ge=0, le=5, allow_inf_nan=False)
     keep: Annotated[tuple[str, ...], Field(max_length=32)] | None = None
@@ -60,11 +62,11 @@ class Studio:
 
     def prepare(self, order: Order, person: PersonTokens | None) -> tuple[Prompt, PersonTokens | None]:
         """Everything that can be wrong with an order, found before it waits in line. Raises HaraldError."""
+        text = in_domain(order.prompt, order.domain, self.config)
         if person is None:
-            named = "<" in order.prompt and "person" in order.prompt
-            prompt = parse(order.prompt) if named else Prompt((order.prompt,), ())
+            prompt = parse(text) if "<" in text and "person" in text else Prompt((text,), ())
         else:
-            prompt = parse(order.prompt)
+            prompt = parse(text)
             check_names(prompt, {ANY})
             word_ends(self.base.tokenize, prompt, self.config.injection.class_word)
         if person is not None and order.keep is not None:

@@ -1,10 +1,12 @@
 import dataclasses
+import hashlib
 
 import pytest
 import torch
 
 from harald.errors import ConfigError, PersonFileError
 from harald.generation.persons import mixed, without_groups
+from harald.injection.person_file import to_bytes
 from harald.records import PersonTokens
 
 
@@ -34,6 +36,8 @@ def test_mix_is_the_mean_direction_with_the_mean_length():
     torch.testing.assert_close(mix.tokens.norm(dim=1), lengths)
     torch.testing.assert_close(torch.cosine_similarity(mix.tokens, mean), torch.ones(5))
     assert mix.references == 2
+    files = [hashlib.sha256(to_bytes(one)).hexdigest() for one in (a, b)]
+    assert mix.notes == {"mixed": f"0.75 of {files[0][:12]}, 0.25 of {files[1][:12]}"}
 
 
 def test_vectors_of_one_slot_are_mixed_each_by_itself():

@@ -80,6 +80,15 @@ def test_several_persons_keep_their_own_places():
     assert rows == ([first, first + 1], [second + 2, second + 3, second + 4, second + 5])
 
 
+@pytest.mark.parametrize("order", ["ab", "ba"])
+def test_each_of_two_persons_stands_where_its_own_name_stands_at_the_input_point(order):
+    said = {"a": "a young woman with red hair", "b": "an old man"}
+    rows = {name: base().word_embeddings(torch.tensor(base().tokenize(" " + words))) for name, words in said.items()}
+    prompt = parse("photo of <person:{}> and <person:{}> on a beach".format(*order))
+    expected = plain(base(), "photo of {} and {} on a beach".format(*(said[name] for name in order)))
+    assert torch.equal(condition(base(), prompt, rows, "input", ""), expected)
+
+
 def test_slot_order_changes_the_velocity():
     """Text RoPE depends on the order: slot order is part of the person file's format."""
     tokens = torch.randn(4, base().width, generator=torch.Generator().manual_seed(1))

@@ -129,7 +129,7 @@ def test_time_out_that_comes_near_ends_the_call_for_another_one(quick):
         session.progress(10, 10, "step")
     assert status.read(folder).state == "done"
     with Watched(short, "generate", "tiny") as session:
-        runs.open_run(dataclasses.replace(short, session=session), "generate", "b", config.tiny(), count=1)
+        runs.open_run(dataclasses.replace(short, session=session), "generate", "b", config.tiny(), drawings=1)
         time.sleep(1.2)
         session.progress(1, 2, "picture")
 
@@ -191,7 +191,9 @@ def test_runs_lists_every_run_and_tells_a_lost_one(quick):
         open_run(quick, session, "ended")
         session.progress(40, 40, "step")
     with Watched(quick, "generate", "tiny") as session:
-        alive = runs.open_run(dataclasses.replace(quick, session=session), "generate", "alive", config.tiny(), count=1)
+        alive = runs.open_run(
+            dataclasses.replace(quick, session=session), "generate", "alive", config.tiny(), drawings=1
+        )
         dead = quick.output / "train" / "dead"
         dead.mkdir()
         runs.write_text(dead / runs.CONFIG, "{}")

@@ -71,6 +71,15 @@ def test_pictures_are_those_of_generate(client, made, person):
         assert pixels(encoded) == expected.tobytes()
 
 
+def test_domain_is_asked_for_in_words_and_a_prompt_that_says_another_one_is_refused(client, person):
+    def drawn(prompt: str, **fields: str) -> dict:
+        sent = client.post("/api/draw", data={"prompt": prompt, "compare": "false", **fields}, files=files(person))
+        return lines(sent)[-1] if sent.status_code == 200 else sent.json()
+
+    assert drawn("<person> at sea", domain="comic") == drawn("comic of <person> at sea") != drawn("<person> at sea")
+    assert "begins with 'photo of' and the domain is 'comic'" in drawn(PROMPT, domain="comic")["error"]
+
+
 def test_without_a_person_the_prompt_is_drawn_as_it_is(client):
     one, other = (
         lines(client.post("/api/draw", files=form(prompt=p)))[-1]["pictures"]

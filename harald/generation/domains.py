@@ -1,0 +1,44 @@
+"""The domain of a picture: a photo, a comic, or what else the words of a prompt or a LoRA make of it."""
+
+import re
+
+from harald.config import Config
+from harald.data.prompts import medium
+from harald.data.words import STOP_WORDS
+from harald.errors import ConfigError, PromptError, did_you_mean
+
+
+def domain_words(config: Config) -> dict[str, str]:
+    """Domains that can be asked for -> the words that ask for them; '' where the LoRA alone does it."""
+    lora = config.models.lora
+    return ({lora.domain: ""} if lora.source else {}) | dict(config.generate.domains)
+
+
+def in_domain(text: str, domain: str, config: Config) -> str:
+    """The prompt with the domain's words before it. domain: '' leaves the prompt as it is.
+
+    A prompt that begins with these words, or names the domain as in "black and white photo of", is taken as it is.
+    Raises ConfigError for a domain that nothing makes, PromptError for a prompt that begins with another one.
+    """
+    if not domain:
+        return text
+    known = domain_words(config)
+    if domain not in known:
+        raise ConfigError(
+            f"nothing makes pictures of domain {domain!r}: neither words in generate.domains nor the LoRA",
+            f"{did_you_mean(domain, known)}; or set models.lora, or add to generate.domains such as "
+            f'["{domain}", "{domain} of"]',
+        )
+    words, said = known[domain], medium(text)
+    if not words or (said and _content(words) <= _content(said)):
+        return text
+    if said:
+        raise PromptError(
+            f"the prompt begins with {said!r} and the domain is {domain!r}, which puts {words!r} there: {text!r}",
+            "leave one of the two out; what else the beginning says may stand behind the person",
+        )
+    return f"{words} {text.lstrip()}"
+
+
+def _content(text: str) -> set[str]:
+    return set(re.findall(r"\w+", text.lower())) - STOP_WORDS
