@@ -60,7 +60,7 @@ def able(arms: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
 def row(name: str, timing: Timing, device: torch.device, samples: int, *more: str) -> str:
     """A line of a table: times, of one sample and of 1,000 in USD, or of one picture where samples is 0."""
     if not timing.seconds:
-        return f"| {name} | failed: {timing.failed} |" + " |" * (4 + len(more))
+        return f"| {name} | failed: {timing.failed} |" + " |" * ((4 if samples else 3) + len(more))
     low, high, each = min(timing.seconds), max(timing.seconds), timing.median / (samples or 1)
     cells = [f"{timing.median:.3f} s", f"{low:.3f} to {high:.3f} s"]
     cells += [f"{1e3 * each:.1f} ms", dollars(1000 * each, device)] if samples else [dollars(each, device)]

@@ -165,6 +165,24 @@ def test_arms_take_turns_and_one_that_fails_stops_none(monkeypatch):
     assert len(found["a"].seconds) == 2 and found["bad"] == Timing((), 0, "OutOfMemoryError: CUDA out of memory.")
 
 
+def test_an_arm_that_fails_in_a_later_round_says_so_and_leaves_the_others_their_rows():
+    calls = []
+
+    def fails_at_last() -> None:
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyError("gone")
+
+    found = in_turn({"good": lambda: None, "bad": fails_at_last, "best": lambda: None}, 2, CPU)
+    assert found["bad"] == Timing((), 0, "KeyError: 'gone' (round 2)")
+    assert all(math.isnan(number) for number in bars.ratio(found["good"], found["bad"]))
+    assert not math.isnan(bars.ratio(found["good"], found["best"])[0])
+    for samples, more in ((4, ["more"]), (0, [])):
+        rows = [bars.row(name, timing, CPU, samples, *more) for name, timing in found.items()]
+        assert "| bad | failed: KeyError: 'gone' (round 2) |" in rows[1]
+        assert len({row.count("|") for row in rows}) == 1, "as many columns"
+
+
 def test_bars_are_ratios_of_medians_and_a_new_measurement_keeps_what_it_has_not(tmp_path):
     slow, fast = Timing((3.0, 4.0, 5.0), 1), Timing((1.0, 1.0, 2.0), 1)
     found = {bars.THROUGHPUT: bars.ratio(slow, fast), bars.SHARE: bars.shares(fast, 55, 100.0)}
