@@ -198,6 +198,20 @@ def test_bars_are_ratios_of_medians_and_a_new_measurement_keeps_what_it_has_not(
     assert {name: part["text"] for name, part in kept["parts"].items()} == {"train": "new", "draw": "kept"}
 
 
+def test_rows_of_another_seed_stand_beside_those_of_the_first(tmp_path):
+    file = tmp_path / "rows.json"
+    for seed, value in ((0, 3.0), (1, 2.0), (0, 4.0)):
+        found = {bars.THROUGHPUT: (value, value, value)} | ({bars.EDIT: (6.0, 6.0, 6.0)} if seed else {})
+        table.merge_into(file, table.bar_rows(found, HERE, seed), HERE, seed, {})
+    rows = json.loads(file.read_text())["bars"]
+    assert [(row["seed"], row["name"]) for row in rows] == [(s, bar.name) for s in (0, 1) for bar in bars.BARS]
+    assert [row["value"] for row in rows if row["name"] == bars.THROUGHPUT.name] == [4.0, 2.0]
+    lines = table.page_text(rows, {}).splitlines()
+    assert [line.split("|")[-2].strip() for line in lines if bars.THROUGHPUT.name in line] == ["0", "1"]
+    for bar in (bars.EDIT, bars.EXACT):  # measured with one seed alone, with none
+        assert sum(bar.name in line for line in lines) == 1
+
+
 def test_random_base_has_the_published_sizes():
     base = shapes.random_base(config.full().models.base, torch.device("meta"), torch.bfloat16)
     assert sum(p.numel() for p in base.transformer.parameters()) == 20_430_401_088
