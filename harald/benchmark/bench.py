@@ -47,12 +47,15 @@ class Bench:
 
 @dataclass
 class Measured:
-    """What a part of the benchmark found. text: tables in Markdown; facts: everything else, as JSON."""
+    """What a part of the benchmark found. text: tables in Markdown; facts: everything else, as JSON; notes: what a bar
+    was measured on.
+    """
 
     timings: dict[str, Timing] = field(default_factory=dict)
     bars: dict[Bar, Ratio] = field(default_factory=dict)
     text: str = ""
     facts: Mapping[str, Any] = field(default_factory=dict)
+    notes: Mapping[Bar, str] = field(default_factory=dict)
 
 
 def made_up(root: Path, config: Config) -> list[State]:

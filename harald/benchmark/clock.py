@@ -6,13 +6,15 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from harald.errors import HaraldError
 
 log = logging.getLogger(__name__)
+
+Found = TypeVar("Found")
 
 # CUDA's, the compiler's and the libraries' errors: what keeps one arm from running must not lose the others.
 FAILURES = (
@@ -61,6 +63,15 @@ def in_turn(arms: Mapping[str, Callable[[], Any]], rounds: int, device: torch.de
         name: Timing((), 0, failed[name]) if name in failed else Timing(tuple(seconds[name]), peaks[name])
         for name in arms
     }
+
+
+def tried(call: Callable[[], Found], otherwise: Found) -> Found:
+    """What the call gives; if it fails, `otherwise`: what was measured before must not be lost for it."""
+    try:
+        return call()
+    except FAILURES as error:
+        log.warning("not measured: %s", said(error), exc_info=True)
+        return otherwise
 
 
 def said(error: BaseException) -> str:

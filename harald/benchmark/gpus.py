@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable
 
 from harald import determinism
-from harald.benchmark.bars import GPUS, compiles, ratio, row
+from harald.benchmark.bars import GPUS, ratio, row, runnable
 from harald.benchmark.bench import Bench, Measured
 from harald.benchmark.clock import Timing, once
 from harald.training.batch import Batches
@@ -20,9 +20,7 @@ def steps(world: World, made: Callable[[], Bench]) -> Timing:
     """Of one of the processes; all step together."""
     bench = made()
     determinism.enable(bench.config.seed, bench.config.deterministic)
-    economy = bench.config.train.economy
-    if not compiles(bench.device):
-        economy = dataclasses.replace(economy, compile="off")
+    economy = runnable(bench.config.train.economy, bench.device)
     train = dataclasses.replace(bench.config.train, phases=(), states_per_batch=STATES, parts=2, economy=economy)
     config = dataclasses.replace(bench.config, train=train)
     base = bench.base()

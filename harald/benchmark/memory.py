@@ -9,10 +9,10 @@ import torch
 
 from harald.base.qwen_image import QwenImage
 from harald.base.speed import Drawing, place
-from harald.benchmark.bars import MEMORY, compiles, dollars
+from harald.benchmark.bars import MEMORY, compiles, dollars, runnable
 from harald.benchmark.bench import Bench, Measured, Ratio, forget
 from harald.benchmark.clock import Timing, at_steps, in_turn
-from harald.benchmark.training import STATES, Steps
+from harald.benchmark.training import Steps, states_of_part
 from harald.config import ECONOMIES, Config
 from harald.injection.points import plain
 
@@ -98,12 +98,10 @@ def draw(base: QwenImage, config: Config, steps: int) -> Any:
 def training(bench: Bench) -> Measured:
     """A step with each of config.ECONOMIES, bfloat16 first: what is in float8 stays so."""
     timings, rows, found = dict[str, Timing](), [], dict[Any, Ratio]()
-    train = dataclasses.replace(bench.config.train, states_per_batch=STATES, parts=1)
-    base = bench.base()
-    steps = Steps(base, bench.encoder(base), bench.states, dataclasses.replace(bench.config, train=train))
+    train, base = bench.config.train, bench.base()
+    steps = Steps(base, bench.encoder(base), bench.states, bench.config)
     for name, economy in sorted(ECONOMIES.items(), key=lambda item: (item[1].frozen != "plain", -item[0])):
-        if not compiles(bench.device):
-            economy = dataclasses.replace(economy, compile="off")
+        economy = runnable(economy, bench.device)
         label = f"train.economy for {name} GiB"
         steps.forget()
         steps.step("taught", economy)  # converts, compiles
@@ -119,7 +117,7 @@ def training(bench: Bench) -> Measured:
             peak = times["step"].peak / 2**30
             found[MEMORY] = (peak, peak, peak)
     text = "\n".join([
-        f"A step of {STATES} states x {train.targets_per_state} targets with a teacher's pass, "
+        f"A step of {states_of_part(train)} states x {train.targets_per_state} targets with a teacher's pass, "
         f"{train.max_references} references; the optimiser's state included.", "",
         "| savings | smallest card it fits | peak memory | a step | 1,000 samples on this GPU |",
         "|---|---|---|---|---|",

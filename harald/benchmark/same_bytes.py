@@ -1,6 +1,5 @@
 """The same bytes twice at full shape, and what that costs; which of Inductor's fusions keep them."""
 
-import dataclasses
 import hashlib
 from collections.abc import Callable
 from typing import Any
@@ -14,7 +13,7 @@ from harald.base.speed import Drawing
 from harald.benchmark.bars import DETERMINISTIC, SAME, able, ratio, row
 from harald.benchmark.bench import Bench, Measured, forget
 from harald.benchmark.clock import FAILURES, in_turn, said
-from harald.benchmark.training import LOOSE, RECORDED, STATES, Steps
+from harald.benchmark.training import LOOSE, OURS, Steps
 from harald.injection.points import plain
 
 FEW = 3  # steps of a picture
@@ -29,9 +28,8 @@ SETS: dict[str, Fusions] = {
 
 def part(bench: Bench) -> Measured:
     """Gradients of a step and pictures, each computed twice with other work in between."""
-    train = dataclasses.replace(bench.config.train, states_per_batch=STATES, parts=1)
     base = bench.base()
-    steps = Steps(base, bench.encoder(base), bench.states, dataclasses.replace(bench.config, train=train))
+    steps = Steps(base, bench.encoder(base), bench.states, bench.config)
     plainly, same, fast = (steps.economy(compile=name) for name in ("off", "same_twice", "fastest"))
     promised: dict[str, Callable[[], list[Tensor]]] = {
         "gradients, eager": lambda: steps.gradient(plainly),
@@ -44,7 +42,7 @@ def part(bench: Bench) -> Measured:
         "gradients, kernels chosen by the clock": lambda: steps.gradient(fast),
         "a picture, kernels chosen by the clock": lambda: [drawn(base, bench, Drawing("exact", same_twice=False))],
     }
-    times = {RECORDED: lambda: steps.step("recorded", same), LOOSE: steps.loose}
+    times = {OURS: lambda: steps.step("ours", steps.own), LOOSE: steps.loose}
     found_twice = {}
     for name, call in able(promised | others, bench.device).items():
         found_twice[name] = twice(call)
@@ -58,7 +56,7 @@ def part(bench: Bench) -> Measured:
     counted = [count for name, (count, _) in found_twice.items() if name in promised]
     whole = len(counted) == len(promised) and all(isinstance(count, int) for count in counted)
     total = float(sum(count for count in counted if isinstance(count, int)))
-    found = {DETERMINISTIC: ratio(timings.get(RECORDED), timings.get(LOOSE))}
+    found = {DETERMINISTIC: ratio(timings.get(OURS), timings.get(LOOSE))}
     if whole:
         found[SAME] = (total, total, total)
     text = "\n".join([

@@ -16,13 +16,17 @@ BEGIN, END = "<!-- benchmark:begin -->", "<!-- benchmark:end -->"
 PAGE = Path("hardware.md")
 
 
-def bar_rows(found: Mapping[Bar, Ratio], origin: Origin, seed: int) -> list[dict[str, Any]]:
+def bar_rows(
+    found: Mapping[Bar, Ratio], origin: Origin, seed: int, notes: Mapping[Bar, str] | None = None
+) -> list[dict[str, Any]]:
+    """notes: what a bar was measured on."""
     rows = []
     for bar in BARS:
         value, low, high = (finite(number) for number in found.get(bar, NOTHING))
         rows.append({
             "name": bar.name, "bar": bar.limit, "rule": bar.rule, "unit": bar.unit, "value": value, "low": low,
-            "high": high, "met": bar.is_met(value), "note": "" if value is not None else "not measured",
+            "high": high, "met": bar.is_met(value),
+            "note": (notes or {}).get(bar, "") if value is not None else "not measured",
             **asdict(origin), "seed": seed,
         })  # fmt: skip
     return rows
@@ -65,7 +69,7 @@ def between_marks(page: str, text: str) -> str:
 
 
 def page_text(rows: Sequence[Mapping[str, Any]], parts: Mapping[str, Mapping[str, str]]) -> str:
-    lines = ["| bar | wanted | measured | lowest to highest | met | seed |", "|---|---|---|---|---|---|"]
+    lines = ["| bar | wanted | measured | lowest to highest | met | seed | note |", "|---|---|---|---|---|---|---|"]
     known = {row["name"] for row in rows if row["value"] is not None}
     for row in rows:
         if row["value"] is None and row["name"] in known:
@@ -74,8 +78,8 @@ def page_text(rows: Sequence[Mapping[str, Any]], parts: Mapping[str, Mapping[str
         value = "not measured" if row["value"] is None else f"{row['value']:.4g} {row['unit']}"
         spread = "" if row["low"] is None else f"{row['low']:.4g} to {row['high']:.4g}"
         wanted = f"{row['rule']} {row['bar']:g}"
-        met = "yes" if row["met"] else "no"
-        lines.append(f"| {row['name']} | {wanted} | {value} | {spread} | {met} | {row['seed']} |")
+        met, note = "yes" if row["met"] else "no", row["note"] if row["value"] is not None else ""
+        lines.append(f"| {row['name']} | {wanted} | {value} | {spread} | {met} | {row['seed']} | {note} |")
     lines += ["", f"Prices are Modal's list prices of {PRICES_AS_OF}."]
     for name, part in sorted(parts.items()):
         commit = part["commit"][:12]

@@ -110,7 +110,7 @@ def make_bench(
 
 def note(folder: Path, name: str, measured: Measured, here: Origin, config: Config, into: str) -> list[str]:
     """Write a part's times, rows and tables. Returns the bars that it measured and that fall short."""
-    rows = table.bar_rows(measured.bars, here, config.seed)
+    rows = table.bar_rows(measured.bars, here, config.seed, measured.notes)
     timings = {arm: dataclasses.asdict(timing) for arm, timing in measured.timings.items()}
     raw = {arm: dataclasses.asdict(timing) for arm, timing in measured.facts.get("raw", {}).items()}
     facts = {**measured.facts, **({"raw": raw} if raw else {})}

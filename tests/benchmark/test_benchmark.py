@@ -10,6 +10,7 @@ import torch
 
 from harald import config
 from harald.base import compiled
+from harald.base.float8 import Float8Linear
 from harald.benchmark import bars, drawing, memory, roofline, same_bytes, shapes, table, training
 from harald.benchmark.bench import Bench, Measured, made_up
 from harald.benchmark.clock import Timing, at_steps, in_turn
@@ -18,9 +19,11 @@ from harald.errors import ConfigError, HaraldError
 from harald.evaluation.bar import Origin
 from harald.jobs import benchmark
 from harald.runtime import Runtime
+from harald.training.step import trained_parameters
 from tests.models import cache
 
 CPU = torch.device("cpu")
+FLOAT8 = Economy(frozen="float8_once")
 HERE = Origin("command", "commit", "device")
 
 
@@ -34,9 +37,15 @@ def runtime(root) -> Runtime:
     return dataclasses.replace(Runtime.local(root), hf_cache=cache())
 
 
+def as_full(**train) -> config.Config:
+    """Preset tiny, a step of which is done as in preset full."""
+    c, full = config.tiny(), config.full().train
+    same = {"economy": full.economy, "recorded": full.recorded}
+    return dataclasses.replace(c, train=dataclasses.replace(c.train, **same | train))
+
+
 def bench(tmp_path, **train) -> Bench:
-    c = config.tiny()
-    c = dataclasses.replace(c, train=dataclasses.replace(c.train, **train))
+    c = as_full(**train)
     return benchmark.make_bench(cache(), c, "random", 1, 1e12, made_up(tmp_path, c))
 
 
@@ -47,19 +56,20 @@ def steps(tmp_path, **train) -> training.Steps:
 
 
 @pytest.mark.slow
-def test_training_part_measures_every_arm_and_writes_rows_and_the_page(tmp_path, compiling):
+def test_training_part_measures_every_arm_and_writes_rows_and_the_page(tmp_path):
     file, page = tmp_path / "docs/results/rows.json", tmp_path / "docs/hardware.md"
     page.parent.mkdir()
     page.write_text(f"before\n{table.BEGIN}\nold\n{table.END}\nafter\n")
-    done = benchmark.run(runtime(tmp_path), config.tiny(), "one", only="train", rounds=1, into=str(file))
+    done = benchmark.run(runtime(tmp_path), as_full(), "one", only="train", rounds=1, into=str(file))
     facts = json.loads((tmp_path / "output/benchmark/one/train.json").read_text())
-    assert facts["timings"].keys() == set(training.ARMS) - {training.LOOSE}
+    assert facts["timings"].keys() == set(training.ARMS)
     assert not [name for name, timing in facts["timings"].items() if timing["failed"] or timing["seconds"][0] <= 0]
     assert facts["float8_gradients"].keys() == dict(config.tiny().encoder.groups).keys()
     assert all(0.9 < cosine < 1 and 0.9 < norm < 1.1 for cosine, norm in facts["float8_gradients"].values())
     rows = {row["name"]: row for row in json.loads(file.read_text())["bars"]}
     assert list(rows) == [bar.name for bar in bars.BARS]
     assert rows[bars.THROUGHPUT.name]["value"] > 0 and rows[bars.EXACT.name]["value"] is None
+    assert "without the teacher's pass; a step with it takes" in rows[bars.THROUGHPUT.name]["note"]
     assert set(done["short"]) <= {bars.THROUGHPUT.name, bars.THROUGHPUT_8.name, bars.SHARE.name}
     text = page.read_text()
     assert text.startswith("before\n") and text.endswith("\nafter\n") and "old" not in text
@@ -87,13 +97,18 @@ def test_drawing_part_measures_every_arm(tmp_path, compiling, monkeypatch):
 
 
 @pytest.mark.slow
-def test_same_bytes_memory_and_roofline_have_a_figure_for_everything(tmp_path, compiling):
+def test_same_bytes_have_a_figure_for_everything(tmp_path, compiling):
     made = bench(tmp_path)
     twice = same_bytes.part(made)
     assert twice.bars[bars.SAME][0] == 0 and {count for count, _ in twice.facts["differ"].values()} == {0}
     digests = {name: digest for name, (_, digest) in twice.facts["differ"].items()}
     assert len(digests["a picture, eager"]) == 64 and digests["a picture, eager"] != digests["gradients, eager"]
     assert bars.DETERMINISTIC in twice.bars
+
+
+@pytest.mark.slow
+def test_memory_and_roofline_have_a_figure_for_everything(tmp_path):
+    made = bench(tmp_path)
     for part in (memory.training, roofline.part):
         found = part(made)
         assert found.timings and not [name for name, timing in found.timings.items() if timing.failed]
@@ -138,7 +153,45 @@ def test_both_training_arms_see_as_many_samples_and_ours_reads_the_references_on
     assert len(ours.targets) == len(plain.targets) == made.samples
     assert len(plain.pairs) == train.targets_per_state * len(ours.pairs)
     assert {len(pair.references) for pair in (*ours.pairs, *plain.pairs)} == {train.max_references}
-    assert made.configs["plain"].train.economy == Economy(), "all is recomputed, nothing compiled"
+    assert made.configs["plain"].train.economy == Economy(lora="autocast"), "all is recomputed, nothing compiled"
+
+
+def test_a_step_is_done_as_the_preset_says_and_the_peer_as_public_trainers_do_it(tmp_path, compiling, monkeypatch):
+    made, seen = steps(tmp_path, targets_per_state=2), []
+    monkeypatch.setattr(
+        training,
+        "train_step",
+        lambda _, encoder, *rest: seen.append(
+            (rest[-1].train, encoder.autocast, torch.are_deterministic_algorithms_enabled())
+        ),
+    )
+    with training.deterministic_algorithms(True):
+        for call in (*made.arms().values(), made.other_arms()[training.EAGER]):
+            call()
+    _, ours, taught, eager = seen
+    full = config.full().train
+    assert ours[0].economy == taught[0].economy == full.economy and ours[0].recorded == full.recorded
+    assert dataclasses.replace(ours[0].economy, compile="off") == eager[0].economy
+    assert (taught[0].teacher_weight, ours[0].teacher_weight) == (1.0, 0.0)
+    assert [autocast for _, autocast, _ in seen] == [True] * 4, "the peer's LoRA computes in bfloat16, too"
+    assert [strict for *_, strict in seen] == [False, True, True, True]
+
+
+def test_float8_lies_beside_the_weights_that_it_shares(tmp_path):
+    made = steps(tmp_path)
+    light = made.beside()
+    assert light.base.transformer.proj_out.weight is made.base.transformer.proj_out.weight
+    before = [p.clone() for p in made.base.transformer.parameters()]
+    with training.economical(light.base, light.encoder, training.with_economy(made.configs["ours"], FLOAT8)):
+        pass
+
+    def layers(steps: training.Steps) -> int:
+        parts = (steps.base.transformer, steps.base.text_model, steps.encoder)
+        return sum(isinstance(layer, Float8Linear) for part in parts for layer in part.modules())
+
+    assert layers(light) > 0 == layers(made)
+    assert all(map(torch.equal, before, made.base.transformer.parameters()))
+    assert trained_parameters(light.encoder)[0] is trained_parameters(made.encoder)[0]
 
 
 def test_floating_point_operations_grow_with_the_states_alone_and_count_nothing_twice(tmp_path):
@@ -207,7 +260,7 @@ def test_rows_of_another_seed_stand_beside_those_of_the_first(tmp_path):
     assert [(row["seed"], row["name"]) for row in rows] == [(s, bar.name) for s in (0, 1) for bar in bars.BARS]
     assert [row["value"] for row in rows if row["name"] == bars.THROUGHPUT.name] == [4.0, 2.0]
     lines = table.page_text(rows, {}).splitlines()
-    assert [line.split("|")[-2].strip() for line in lines if bars.THROUGHPUT.name in line] == ["0", "1"]
+    assert [line.split("|")[6].strip() for line in lines if bars.THROUGHPUT.name in line] == ["0", "1"]
     for bar in (bars.EDIT, bars.EXACT):  # measured with one seed alone, with none
         assert sum(bar.name in line for line in lines) == 1
 
