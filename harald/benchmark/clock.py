@@ -39,12 +39,17 @@ class Timing:
         return statistics.median(self.seconds) if self.seconds else float("nan")
 
 
-def in_turn(arms: Mapping[str, Callable[[], Any]], rounds: int, device: torch.device) -> dict[str, Timing]:
-    """Each arm once for warming up, then all in turn, `rounds` times. An arm that fails takes no further turn."""
+def in_turn(
+    arms: Mapping[str, Callable[[], Any]], rounds: int, device: torch.device, first: Mapping[str, Any] | None = None
+) -> dict[str, Timing]:
+    """Each arm once for warming up, then all in turn, `rounds` times. An arm that fails takes no further turn.
+
+    first: of the same names, what warms an arm up in its place.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in arms}
     peaks, failed = dict.fromkeys(arms, 0), dict[str, str]()
     for number in range(rounds + 1):
-        for name, call in arms.items():
+        for name, call in (arms if number or first is None else first).items():
             if name in failed:
                 continue
             try:
@@ -65,13 +70,16 @@ def in_turn(arms: Mapping[str, Callable[[], Any]], rounds: int, device: torch.de
     }
 
 
-def tried(call: Callable[[], Found], otherwise: Found) -> Found:
-    """What the call gives; if it fails, `otherwise`: what was measured before must not be lost for it."""
+def tried(call: Callable[[], Found], otherwise: Callable[[str], Found]) -> Found:
+    """What the call gives; if it fails, what `otherwise` makes of the reason: nothing that was measured before is lost
+    for it.
+    """
     try:
         return call()
     except FAILURES as error:
         log.warning("not measured: %s", said(error), exc_info=True)
-        return otherwise
+        why = said(error)
+    return otherwise(why)  # here the error's frames, which hold tensors, are gone
 
 
 def said(error: BaseException) -> str:

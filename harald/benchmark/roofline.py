@@ -1,6 +1,6 @@
 """Where the time of a step and of a picture goes: each part alone, against its own limit."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ from harald.training.step import trained_parameters
 ADAM_BYTES = 28  # of a float32 parameter: it, its gradient and both moments are read, all but the gradient written
 
 
-def part(bench: Bench) -> Measured:
+def part(bench: Bench) -> Iterator[Measured]:
     base = bench.base()
     steps = Steps(base, bench.encoder(base), bench.states, bench.config)
     works = pieces(steps, bench)
@@ -46,7 +46,7 @@ def part(bench: Bench) -> Measured:
         f"({speed / 1e12:.2f} TB/s).", "",
         "| part | TFLOP | limit | time | share |", "|---|---|---|---|---|", *lines,
     ])  # fmt: skip
-    return Measured(timings, {}, text, {"flops": flops, "bandwidth": speed})
+    yield Measured(timings, {}, text, {"flops": flops, "bandwidth": speed})
 
 
 OPTIMISER = "optimiser"

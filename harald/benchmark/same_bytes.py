@@ -1,7 +1,7 @@
 """The same bytes twice at full shape, and what that costs; which of Inductor's fusions keep them."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from harald.base.qwen_image import QwenImage
 from harald.base.speed import Drawing
 from harald.benchmark.bars import DETERMINISTIC, SAME, able, ratio, row
 from harald.benchmark.bench import Bench, Measured, forget
-from harald.benchmark.clock import FAILURES, in_turn, said
+from harald.benchmark.clock import FAILURES, Timing, in_turn, said
 from harald.benchmark.training import LOOSE, OURS, Steps
 from harald.injection.points import plain
 
@@ -26,7 +26,7 @@ SETS: dict[str, Fusions] = {
 }
 
 
-def part(bench: Bench) -> Measured:
+def part(bench: Bench) -> Iterator[Measured]:
     """Gradients of a step and pictures, each computed twice with other work in between."""
     base = bench.base()
     steps = Steps(base, bench.encoder(base), bench.states, bench.config)
@@ -68,7 +68,7 @@ def part(bench: Bench) -> Measured:
         "| a step | time | fastest to slowest | a sample | 1,000 samples | peak memory |", "|---|---|---|---|---|---|",
         *(row(name, timing, bench.device, steps.samples) for name, timing in timings.items()),
     ])  # fmt: skip
-    return Measured(timings, found, text, {"differ": found_twice})
+    yield Measured(timings, found, text, {"differ": found_twice})
 
 
 def twice(call: Callable[[], list[Tensor]]) -> tuple[int | str, str]:
@@ -103,7 +103,7 @@ def drawn(base: QwenImage, bench: Bench, drawing: Drawing) -> Tensor:
     return torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
 
 
-def fusions(bench: Bench) -> Measured:
+def fusions(bench: Bench) -> Iterator[Measured]:
     """A few blocks, forward and backward, with each set of Inductor's options: time, and which bytes stay."""
     base = bench.base()
     transformer, config = base.transformer, bench.config
@@ -130,6 +130,10 @@ def fusions(bench: Bench) -> Measured:
         f"{BLOCKS} blocks, {count} pictures of {config.data.image_size} px, forward and backward; of two tensors "
         "(velocity and gradient) so many differ between two calls:", "",
         "| Inductor | time | differ |", "|---|---|---|",
-        *(f"| {name} | {1e3 * timings[name].median:.2f} ms | {differ[name]} |" for name in arms),
+        *(f"| {name} | {_milliseconds(timings[name])} | {differ[name]} |" for name in arms),
     ])  # fmt: skip
-    return Measured(timings, {}, text, {"differ": differ})
+    yield Measured(timings, {}, text, {"differ": differ})
+
+
+def _milliseconds(timing: Timing) -> str:
+    return f"{1e3 * timing.median:.2f} ms" if timing.seconds else "failed"

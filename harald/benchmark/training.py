@@ -5,7 +5,7 @@ import copy
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,8 +15,9 @@ from torch.optim import AdamW
 from harald.base.qwen_image import QwenImage
 from harald.benchmark.bars import SHARE, THROUGHPUT, THROUGHPUT_8, ratio, row, runnable, share, shares
 from harald.benchmark.bench import Bench, Measured, forget
-from harald.benchmark.clock import in_turn, tried
+from harald.benchmark.clock import Timing, in_turn, tried
 from harald.benchmark.flops import counted
+from harald.benchmark.shapes import sharing, with_parts
 from harald.config import Config, Economy, Train
 from harald.encoder.model import PersonEncoder
 from harald.errors import DatasetError
@@ -67,12 +68,11 @@ class Steps:
 
     def beside(self) -> "Steps":
         """The same steps with other models, which share all weights with these until theirs are in float8."""
-        pipeline, other = self.base.pipeline, copy.copy(self)
-        text, transformer = sharing(pipeline.text_encoder), sharing(self.base.transformer)
-        parts = pipeline.components | {"text_encoder": text, "transformer": transformer}
-        made = type(pipeline)(**parts)
-        made.prompt_template_encode_start_idx = pipeline.prompt_template_encode_start_idx
-        other.base, other.encoder = QwenImage(made, self.base.repo), sharing(self.encoder)
+        other = copy.copy(self)
+        other.base = with_parts(
+            self.base, text_encoder=sharing(self.base.pipeline.text_encoder), transformer=sharing(self.base.transformer)
+        )
+        other.encoder = sharing(self.encoder)
         other.recorders = {}
         return other
 
@@ -175,14 +175,6 @@ def states_of_part(train: Train) -> int:
     return min(STATES, max(1, train.states_per_batch // train.parts))
 
 
-Model = TypeVar("Model", bound=torch.nn.Module)
-
-
-def sharing(model: Model) -> Model:
-    """A copy whose parameters and buffers are the very same tensors."""
-    return copy.deepcopy(model, {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())})
-
-
 def with_economy(config: Config, economy: Economy) -> Config:
     return dataclasses.replace(config, train=dataclasses.replace(config.train, economy=economy))
 
@@ -219,20 +211,27 @@ def deterministic_algorithms(on: bool) -> Iterator[None]:
         torch.use_deterministic_algorithms(before)
 
 
-def part(bench: Bench) -> Measured:
+def part(bench: Bench) -> Iterator[Measured]:
     """Our step and the plain loop in turn, float8 on a second set of models. Then without those the arms of no bar."""
-    config, device = bench.config, bench.device
     base = bench.base()
-    steps = Steps(base, bench.encoder(base), bench.states, config)
+    steps = Steps(base, bench.encoder(base), bench.states, bench.config)
     light, economy = steps.beside(), steps.economy(frozen="float8_once")
-    timings = in_turn({**steps.arms(), FLOAT8: partial(light.step, "ours", economy)}, bench.rounds, device)
-    groups = tried(partial(float8_gradients, steps, light), {}) if timings[FLOAT8].seconds else {}
-    del light
+    arms = {**steps.arms(), FLOAT8: partial(light.step, "ours", economy)}
+    timings = in_turn(arms, bench.rounds, bench.device)
+    groups = tried(partial(float8_gradients, steps, light), lambda _: {}) if timings[FLOAT8].seconds else {}
+    del light, arms
     steps.forget()
-    flops = tried(steps.flops, 0)
-    timings |= in_turn(steps.other_arms(), bench.rounds, device)
-    steps.forget()
-    taught = ratio(timings[TAUGHT], timings[OURS])
+    flops = tried(steps.flops, lambda _: 0)
+    yield tables(bench, steps, timings, flops, groups)
+    timings |= in_turn(steps.other_arms(), bench.rounds, bench.device)
+    yield tables(bench, steps, timings, flops, groups)
+
+
+def tables(
+    bench: Bench, steps: Steps, timings: dict[str, Timing], flops: int, groups: dict[str, tuple[float, float]]
+) -> Measured:
+    """What was measured so far. groups: see `deviation`."""
+    config, taught = bench.config, ratio(timings[TAUGHT], timings[OURS])
     note = f"without the teacher's pass; a step with it takes {taught[0]:.2f} times as long"
     found = {
         THROUGHPUT: ratio(timings[PLAIN], timings[OURS]),
@@ -240,10 +239,10 @@ def part(bench: Bench) -> Measured:
         SHARE: shares(timings[OURS], flops, bench.rate),
     }
     rows = [
-        row(name, timing, device, steps.samples, "" if name == TAUGHT else share(timing, flops, bench.rate))
+        row(name, timing, bench.device, steps.samples, "" if name == TAUGHT else share(timing, flops, bench.rate))
         for name, timing in timings.items()
     ]
-    text = "\n".join([
+    lines = [
         f"A step of {states_of_part(config.train)} states x {config.train.targets_per_state} targets of "
         f"{config.data.image_size} px, {config.train.max_references} references each, prompts of unequal length: one "
         f"of the {config.train.parts} parts of a step of preset {config.preset}, and the optimiser. The preset: "
@@ -252,12 +251,13 @@ def part(bench: Bench) -> Measured:
         "", "| arm | a step | fastest to slowest | a sample | 1,000 samples | peak memory | share of the rate |",
         "|---|---|---|---|---|---|---|", *rows, "",
         f"With the teacher's pass a step takes {taught[0]:.3f} times as long ({taught[1]:.3f} to {taught[2]:.3f}). "
-        f"Peak memory: beside the weights in bfloat16 lie those in float8, but not in the last {len(LAST)} arms. "
-        "Gradient of the tokens in float8 against bfloat16: "
-        + ", ".join(f"{name} cosine {cosine:.4f}, norm {norm:.3f}" for name, (cosine, norm) in groups.items()) + ".",
-    ])  # fmt: skip
+        f"Peak memory: beside the weights in bfloat16 lie those in float8, but not in {', '.join(map(repr, LAST))}.",
+    ]  # fmt: skip
+    if groups:
+        shown = ", ".join(f"{name} cosine {cosine:.4f}, norm {norm:.3f}" for name, (cosine, norm) in groups.items())
+        lines += ["", f"Gradient of the tokens in float8 against bfloat16: {shown}."]
     facts = {"flops": flops, "samples": steps.samples, "teacher": taught, "float8_gradients": groups}
-    return Measured(timings, found, text, facts, dict.fromkeys(found, note))
+    return Measured(timings, found, "\n".join(lines), facts, dict.fromkeys(found, note))
 
 
 def float8_gradients(steps: Steps, light: Steps) -> dict[str, tuple[float, float]]:
