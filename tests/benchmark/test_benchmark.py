@@ -4,6 +4,8 @@ import contextlib
 import dataclasses
 import json
 import math
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -20,6 +22,7 @@ from harald.evaluation.bar import Origin
 from harald.jobs import benchmark
 from harald.runtime import Runtime
 from harald.training.step import trained_parameters
+from harald.world import World, launch
 from tests.models import cache
 
 CPU = torch.device("cpu")
@@ -29,8 +32,9 @@ HERE = Origin("command", "commit", "device")
 
 @pytest.fixture
 def compiling(monkeypatch):
-    """As on a GPU, with a compiler that changes nothing."""
+    """As on a GPU, with a compiler that changes nothing and takes no time: what compiling does has tests of its own."""
     monkeypatch.setattr(compiled, "BACKEND", "eager")
+    monkeypatch.setattr(torch, "compile", lambda **_: lambda call: call)
 
 
 def runtime(root) -> Runtime:
@@ -94,13 +98,33 @@ def test_drawing_part_measures_every_arm(tmp_path, compiling, monkeypatch):
 
 
 @pytest.mark.slow
-def test_same_bytes_have_a_figure_for_everything(tmp_path, compiling):
+def test_everything_that_is_promised_has_the_same_bytes_twice(tmp_path, compiling, monkeypatch):
+    monkeypatch.setattr(same_bytes, "launch", lambda *_: {})
+    before, after = same_bytes.part(bench(tmp_path))
+    assert not {bars.SAME} & (before.bars.keys() | after.bars.keys()) and bars.DETERMINISTIC in after.bars
+    found = after.facts["differ"]
+    assert {count for count, _ in found.values()} == {0} and {len(digest) for _, digest in found.values()} == {64}
+    for name in ("fast", "lightning", "float8", "recorded", "exact", "eager"):
+        assert any(name in each for each in found), name
+    digests = {name: digest for name, (_, digest) in found.items()}
+    assert digests["a picture, eager"] != digests["gradients, eager"]
+
+
+@pytest.mark.slow
+def test_another_process_has_the_same_bytes(tmp_path):
     made = bench(tmp_path)
-    *_, twice = same_bytes.part(made)
-    assert twice.bars[bars.SAME][0] == 0 and {count for count, _ in twice.facts["differ"].values()} == {0}
-    digests = {name: digest for name, (_, digest) in twice.facts["differ"].items()}
-    assert len(digests["a picture, eager"]) == 64 and digests["a picture, eager"] != digests["gradients, eager"]
-    assert bars.DETERMINISTIC in twice.bars
+    torch.randn(1)  # weights do not depend on what was drawn before
+    own = same_bytes.digests(World(), made.again)
+    assert own.keys() == {"gradients, eager", "a picture, eager"} and {len(digest) for digest in own.values()} == {64}
+    assert launch(1, same_bytes.digests, made.again) == own
+
+
+@pytest.mark.parametrize(("other", "expected"), [("a" * 64, 0.0), ("b" * 64, 1.0), ("failed: no", None), ("", None)])
+def test_bytes_of_another_process_count_like_those_of_a_second_call(tmp_path, other, expected):
+    timings, made = dict.fromkeys((training.OURS, training.LOOSE), Timing((1.0,), 1)), bench(tmp_path)
+    for count in (0, 1):
+        found = same_bytes.tables(made, {"it": (count, "a" * 64)}, timings, 1, {"it": other}).bars.get(bars.SAME)
+        assert found == (None if expected is None else (expected + count,) * 3)
 
 
 @pytest.mark.slow
@@ -262,6 +286,20 @@ def test_rows_of_another_seed_stand_beside_those_of_the_first(tmp_path):
     assert [line.split("|")[6].strip() for line in lines if bars.THROUGHPUT.name in line] == ["0", "1"]
     for bar in (bars.EDIT, bars.EXACT):  # measured with one seed alone, with none
         assert sum(bar.name in line for line in lines) == 1
+
+
+def test_random_weights_depend_on_the_seed_alone():
+    small = {"base_dim": 8, "z_dim": 4, "dim_mult": [1, 2], "num_res_blocks": 1, "temperal_downsample": [False]}
+    published: Any = SimpleNamespace(config=lambda _: small)
+    part: Any = SimpleNamespace(kind="AutoencoderKLQwenImage", folder="vae")
+
+    def drawn(seed: int) -> torch.Tensor:
+        model = shapes.random_model(published, part, CPU, torch.bfloat16, seed)
+        return torch.cat([p.flatten() for p in model.parameters()])
+
+    first, after = drawn(0), torch.randn(1)
+    assert torch.equal(drawn(0), first) and not torch.equal(drawn(1), first)
+    assert not torch.equal(torch.randn(1), after), "what others draw goes on"
 
 
 def test_random_base_has_the_published_sizes():
