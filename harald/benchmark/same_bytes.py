@@ -1,7 +1,9 @@
 """The same bytes twice at full shape, and what that costs; which of Inductor's fusions keep them."""
 
 import hashlib
+import multiprocessing
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
 
@@ -19,7 +21,6 @@ from harald.benchmark.drawing import in_float8
 from harald.benchmark.training import LOOSE, OURS, Steps
 from harald.config import FewSteps
 from harald.injection.points import plain
-from harald.world import World, launch
 
 Work = Callable[[], list[Tensor]]
 Result = TypeVar("Result")
@@ -42,7 +43,7 @@ def part(bench: Bench) -> Iterator[Measured]:
     forget(bench.device)  # the other process needs the memory
     yield tables(bench, found, timings, samples, {})
     promised = [name for name in found if name not in OTHERS]
-    elsewhere = tried(lambda: launch(1, digests, bench.again), lambda why: dict.fromkeys(promised, f"failed: {why}"))
+    elsewhere = tried(lambda: of_another_process(bench), lambda why: dict.fromkeys(promised, f"failed: {why}"))
     yield tables(bench, found, timings, samples, elsewhere)
 
 
@@ -95,8 +96,14 @@ def light_base(steps: Steps) -> QwenImage:
     return in_float8(steps.base)
 
 
-def digests(world: World, again: Callable[[], Bench]) -> dict[str, str]:
-    """Name -> hash of what is promised, computed once, in a process of its own; or why it failed."""
+def of_another_process(bench: Bench) -> dict[str, str]:
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as other:
+        return other.submit(digests, bench.again, torch.get_num_threads()).result()
+
+
+def digests(again: Callable[[], Bench], threads: int) -> dict[str, str]:
+    """Name -> hash of what is promised, computed once; or why it failed. In a process of its own."""
+    torch.set_num_threads(threads)  # sums on a CPU depend on it
     bench = again()
     determinism.enable(bench.config.seed, bench.config.deterministic)
     steps = whole_steps(bench)

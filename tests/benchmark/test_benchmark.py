@@ -22,7 +22,6 @@ from harald.evaluation.bar import Origin
 from harald.jobs import benchmark
 from harald.runtime import Runtime
 from harald.training.step import trained_parameters
-from harald.world import World, launch
 from tests.models import cache
 
 CPU = torch.device("cpu")
@@ -99,7 +98,7 @@ def test_drawing_part_measures_every_arm(tmp_path, compiling, monkeypatch):
 
 @pytest.mark.slow
 def test_everything_that_is_promised_has_the_same_bytes_twice(tmp_path, compiling, monkeypatch):
-    monkeypatch.setattr(same_bytes, "launch", lambda *_: {})
+    monkeypatch.setattr(same_bytes, "of_another_process", lambda _: {})
     before, after = same_bytes.part(bench(tmp_path))
     assert not {bars.SAME} & (before.bars.keys() | after.bars.keys()) and bars.DETERMINISTIC in after.bars
     found = after.facts["differ"]
@@ -114,9 +113,9 @@ def test_everything_that_is_promised_has_the_same_bytes_twice(tmp_path, compilin
 def test_another_process_has_the_same_bytes(tmp_path):
     made = bench(tmp_path)
     torch.randn(1)  # weights do not depend on what was drawn before
-    own = same_bytes.digests(World(), made.again)
+    own = same_bytes.digests(made.again, torch.get_num_threads())
     assert own.keys() == {"gradients, eager", "a picture, eager"} and {len(digest) for digest in own.values()} == {64}
-    assert launch(1, same_bytes.digests, made.again) == own
+    assert same_bytes.of_another_process(made) == own
 
 
 @pytest.mark.parametrize(("other", "expected"), [("a" * 64, 0.0), ("b" * 64, 1.0), ("failed: no", None), ("", None)])
