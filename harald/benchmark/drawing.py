@@ -121,7 +121,7 @@ class Pictures:
     def fast(self, steps: int) -> None:
         with computed_steps() as seen:
             self.ours(steps, Drawing("fast", self.config.generate.cache_threshold), base=self.light)
-        self.computed = sum(seen) / len(seen)
+        self.computed = sum(seen) / len(seen) if seen else math.nan
 
     @torch.no_grad()
     def ours(

@@ -25,7 +25,6 @@ from harald.injection.points import plain
 Work = Callable[[], list[Tensor]]
 Result = TypeVar("Result")
 FLOAT8 = "gradients, compiled, float8"
-OTHERS = "gradients, compiled, kernels chosen by the clock", "a picture, compiled, kernels chosen by the clock"
 DIGITS = 64  # of a hash
 FEW = 3  # steps of a picture
 BLOCKS = 4  # of the base model, on which fusions are tried
@@ -42,25 +41,19 @@ def part(bench: Bench) -> Iterator[Measured]:
     found, timings, samples = here(bench)
     forget(bench.device)  # the other process needs the memory
     yield tables(bench, found, timings, samples, {})
-    promised = [name for name in found if name not in OTHERS]
-    elsewhere = tried(lambda: of_another_process(bench), lambda why: dict.fromkeys(promised, f"failed: {why}"))
+    elsewhere = tried(lambda: of_another_process(bench), lambda why: dict.fromkeys(found, f"failed: {why}"))
     yield tables(bench, found, timings, samples, elsewhere)
 
 
 def here(bench: Bench) -> tuple[dict[str, tuple[int | str, str]], dict[str, Timing], int]:
     """What `twice` finds of everything, times of a step with and without determinism, and its samples."""
     steps = whole_steps(bench)
-    promised, fast = able(promises(steps, bench), bench.device), steps.economy(compile="fastest")
-    others: dict[str, Work] = {
-        OTHERS[0]: lambda: steps.gradient(fast),
-        OTHERS[1]: lambda: [drawn(steps.base, bench, Drawing("exact", same_twice=False))],
-    }
+    promised = able(promises(steps, bench), bench.device)
     last = {name: promised.pop(name) for name in [FLOAT8] if name in promised}
     found = {name: cleared(partial(twice, call), steps) for name, call in promised.items()}
     timings = in_turn({OURS: partial(steps.step, "ours", steps.own), LOOSE: steps.loose}, bench.rounds, bench.device)
     steps.forget()
-    rest = able(others, bench.device) | last
-    found |= {name: cleared(partial(twice, call), steps) for name, call in rest.items()}
+    found |= {name: cleared(partial(twice, call), steps) for name, call in last.items()}
     return found, timings, steps.samples
 
 
@@ -126,9 +119,8 @@ def tables(
 ) -> Measured:  # fmt: skip
     """found: see `twice`; elsewhere: hashes of the other process."""
     ratios = {DETERMINISTIC: ratio(timings[OURS], timings[LOOSE])}
-    promised = [name for name in found if name not in OTHERS]
-    counts = [found[name][0] for name in promised]
-    hashes = [(found[name][1], elsewhere.get(name, "")) for name in promised]
+    counts = [count for count, _ in found.values()]
+    hashes = [(own, elsewhere.get(name, "")) for name, (_, own) in found.items()]
     if all(isinstance(count, int) for count in counts) and all(len(other) == DIGITS for _, other in hashes):
         total = float(sum(int(count) for count in counts) + sum(one != other for one, other in hashes))
         ratios[SAME] = (total, total, total)
@@ -142,7 +134,7 @@ def tables(
         "| a step | time | fastest to slowest | a sample | 1,000 samples | peak memory |", "|---|---|---|---|---|---|",
         *(row(name, timing, bench.device, samples) for name, timing in timings.items()),
     ]  # fmt: skip
-    note = f"{len(promised)} kinds of gradients and pictures, each twice in one process and once in another"
+    note = f"{len(found)} kinds of gradients and pictures, each twice in one process and once in another"
     facts = {"differ": found, "elsewhere": elsewhere}
     return Measured(timings, ratios, "\n".join(lines), facts, {SAME: note, DETERMINISTIC: "without the teacher's pass"})
 
