@@ -129,6 +129,7 @@ class Pictures:
     ) -> Image.Image:
         """pictures: of the person, 0 for nobody; guidance: 0 for that of the configuration."""
         base, g, injection = base or self.base, self.config.generate, self.config.injection
+        base.texts.clear()  # the negative prompt's states would else be there already
         persons = {ANY: self.encoder([self.references[:pictures]])[0]} if pictures else {}
         states = condition(base, self.prompt, persons, injection.point, injection.class_word)
         before, base.drawing = base.drawing, drawing

@@ -95,6 +95,7 @@ def placed(bench: Bench, way: Drawing) -> QwenImage:
 @torch.no_grad()
 def draw(base: QwenImage, config: Config, steps: int) -> Any:
     g = config.generate
+    base.texts.clear()  # reading them needs memory, too
     states, negative = plain(base, "photo of a person, laughing, on a beach"), plain(base, g.negative_prompt)
     return base.draw(states, negative, [0], g.size, steps, g.guidance)
 

@@ -175,6 +175,7 @@ def drawn(base: QwenImage, bench: Bench, drawing: Drawing) -> Tensor:
     """Bytes of a picture, and of one of other words before it, which must leave no trace."""
     g, before = bench.config.generate, base.drawing
     base.drawing = drawing
+    base.texts.clear()
     try:
         with torch.no_grad():
             for text in ("a picture of something else", "photo of a person on a beach"):
