@@ -19,6 +19,7 @@ from harald.benchmark.clock import Timing, at_steps, in_turn
 from harald.config import Economy
 from harald.errors import ConfigError, HaraldError
 from harald.evaluation.bar import Origin
+from harald.injection.points import plain
 from harald.jobs import benchmark
 from harald.runtime import Runtime
 from harald.training.step import trained_parameters
@@ -204,6 +205,8 @@ def test_float8_lies_beside_the_weights_that_it_shares(tmp_path):
     light = made.beside()
     assert light.base.transformer.proj_out.weight is made.base.transformer.proj_out.weight
     before = [p.clone() for p in made.base.transformer.parameters()]
+    for model in (light.base, made.base):
+        plain(model, "a person")
     with training.economical(light.base, light.encoder, training.with_economy(made.configs["ours"], FLOAT8)):
         pass
 
@@ -212,6 +215,7 @@ def test_float8_lies_beside_the_weights_that_it_shares(tmp_path):
         return sum(isinstance(layer, Float8Linear) for part in parts for layer in part.modules())
 
     assert layers(light) > 0 == layers(made)
+    assert made.base.texts and not light.base.texts, "what was read in bfloat16 is read anew"
     assert all(map(torch.equal, before, made.base.transformer.parameters()))
     assert trained_parameters(light.encoder)[0] is trained_parameters(made.encoder)[0]
 
