@@ -244,8 +244,9 @@ def tables(
     ]
     lines = [
         f"A step of {states_of_part(config.train)} states x {config.train.targets_per_state} targets of "
-        f"{config.data.image_size} px, {config.train.max_references} references each, prompts of unequal length: one "
-        f"of the {config.train.parts} parts of a step of preset {config.preset}, and the optimiser. The preset: "
+        f"{config.data.image_size} px, {config.train.max_references} references each, prompts of unequal length, and "
+        f"the optimiser. Preset {config.preset} takes {config.train.states_per_batch} states a step, parts: "
+        f"{config.train.parts}, with "
         f"{described(steps)}. A step is {flops / 1e12:.1f} TFLOP with nothing recomputed and without the teacher's "
         f"pass, which all stages of the recipe have; the machine's rate is {bench.rate / 1e12:.0f} TFLOP/s.",
         "", "| arm | a step | fastest to slowest | a sample | 1,000 samples | peak memory | share of the rate |",
