@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from harald.config import PRESETS, Config, Evaluate, Train
+from harald.config import ECONOMIES, PRESETS, Config, Evaluate, Train
 from harald.errors import ConfigError, did_you_mean
 
 _ADAPTER = TypeAdapter(Config)
@@ -20,9 +20,15 @@ _OPERATIONAL = {
     "prepare": ("pictures_per_shard", "containers"),
 }
 
+# Sections that can be given by the name of a set of fields. The economies are named after the GiB of a GPU.
+_NAMED = {"train.economy": {str(gib): dataclasses.asdict(economy) for gib, economy in ECONOMIES.items()}}
+
 
 def resolve(preset: str, seed: int = 0, overrides: str = "{}") -> Config:
-    """Preset + seed + overrides (JSON, nested or with dotted keys) -> config. Raises ConfigError."""
+    """Preset + seed + overrides (JSON, nested or with dotted keys, train.economy also by name) -> config.
+
+    Raises ConfigError.
+    """
     if preset not in PRESETS:
         raise ConfigError(f"unknown preset {preset!r}", f"{did_you_mean(preset, PRESETS)}")
     if not 0 <= seed < 2**63:
@@ -255,6 +261,8 @@ def _merge(tree: dict[str, Any], changes: dict[str, Any], path: str) -> None:
         if head not in tree:
             raise ConfigError(f"unknown key {where!r} in --overrides", f"{did_you_mean(head, tree)}")
         nested = {rest: value} if rest else value
+        if where in _NAMED and not isinstance(nested, dict):
+            nested = _named(where, nested)
         if isinstance(tree[head], dict):
             if not isinstance(nested, dict):
                 raise ConfigError(
@@ -295,6 +303,17 @@ def _entry(entries: Sequence[dict[str, Any]], place: str, where: str) -> dict[st
 
 def _spaced(name: str) -> str:
     return re.sub("[-_]", " ", name)
+
+
+def _named(section: str, name: Any) -> dict[str, Any]:
+    """The fields of a section that has a name. Raises ConfigError."""
+    known = _NAMED[section]
+    if str(name) not in known:
+        raise ConfigError(
+            f"{section} = {json.dumps(name)} in --overrides is neither an object nor the name of a set",
+            f"use one of {', '.join(known)}",
+        )
+    return known[str(name)]
 
 
 def _dotted(location: tuple[str | int, ...]) -> str:

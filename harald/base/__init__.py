@@ -30,6 +30,12 @@ class BaseModel(Protocol):
         """[b, head + t, d] input embeddings of the whole template -> [b, t, d] states, the head dropped."""
         ...
 
+    def read(self, ids: Sequence[int]) -> Tensor:
+        """[t, d] states of a template of words alone, its head dropped. Kept, so that a text that comes again is not
+        encoded again: they are not to be written to.
+        """
+        ...
+
     def encode_images(self, pixels: Tensor) -> Tensor:
         """[b, 3, h, w] in -1..1 -> [b, s, c] normalised, packed latents."""
         ...

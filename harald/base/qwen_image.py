@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 MAX_STATES = 1024  # the pipeline cuts silently beyond this
 TRAINED_STATES = 512  # what the published model was trained on
 LORA = "style"
+TEXTS = 64  # whose states are kept: the negative prompt comes with every picture
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ class QwenImage(BaseModel):
         self.width = self.transformer.config.joint_attention_dim
         rows = self.text_model.get_input_embeddings().num_embeddings
         self.reserved_ids = list(range(len(pipeline.tokenizer), rows))
+        self.texts: dict[tuple[int, ...], Tensor] = {}
         self.head = len(self.tokenize(TEMPLATE_HEAD))
         if self.head != pipeline.prompt_template_encode_start_idx:
             raise ModelError(
@@ -117,6 +119,15 @@ class QwenImage(BaseModel):
             inputs_embeds=embeddings.to(self.dtype), attention_mask={"full_attention": None}, use_cache=False
         )
         return output.last_hidden_state[:, self.head :]  # post-norm, as the pipeline's hidden_states[-1]
+
+    @torch.no_grad()
+    def read(self, ids: Sequence[int]) -> Tensor:
+        key = tuple(ids)
+        if key not in self.texts:
+            if len(self.texts) == TEXTS:
+                del self.texts[next(iter(self.texts))]  # the first one
+            self.texts[key] = self.text_states(self.word_embeddings(torch.tensor([key])))[0]
+        return self.texts[key]
 
     # ------------------------------------------------------------ pictures
     def encode_images(self, pixels: Tensor) -> Tensor:

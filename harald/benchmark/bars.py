@@ -1,5 +1,6 @@
 """The bars that ratios of measured times have to reach, and rows of tables."""
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -10,6 +11,7 @@ from harald import config
 from harald.base import compiled
 from harald.benchmark.bench import Ratio
 from harald.benchmark.clock import Timing
+from harald.config import Economy
 from harald.evaluation.bar import Bar
 
 THROUGHPUT = Bar("training: samples/s against the plain loop, bfloat16", 3.0, "times")
@@ -36,8 +38,8 @@ def ratio(slow: Timing | None, fast: Timing | None) -> Ratio:
 
 
 def shares(timing: Timing | None, flops: int, rate: float) -> Ratio:
-    """Of the machine's rate, what so many operations in that time are."""
-    if timing is None or not timing.seconds:
+    """Of the machine's rate, what so many operations in that time are. flops: 0 where they could not be counted."""
+    if timing is None or not timing.seconds or not flops:
         return NOTHING
     each = sorted(flops / seconds / rate for seconds in timing.seconds)
     return flops / timing.median / rate, each[0], each[-1]
@@ -57,10 +59,15 @@ def able(arms: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
     return dict(arms) if compiles(device) else {n: a for n, a in arms.items() if "compiled" not in n}
 
 
+def runnable(economy: Economy, device: torch.device) -> Economy:
+    """As it is, but for compilation where there is no compiler."""
+    return economy if compiles(device) else dataclasses.replace(economy, compile="off")
+
+
 def row(name: str, timing: Timing, device: torch.device, samples: int, *more: str) -> str:
     """A line of a table: times, of one sample and of 1,000 in USD, or of one picture where samples is 0."""
     if not timing.seconds:
-        return f"| {name} | failed: {timing.failed} |" + " |" * (4 + len(more))
+        return f"| {name} | failed: {timing.failed} |" + " |" * ((4 if samples else 3) + len(more))
     low, high, each = min(timing.seconds), max(timing.seconds), timing.median / (samples or 1)
     cells = [f"{timing.median:.3f} s", f"{low:.3f} to {high:.3f} s"]
     cells += [f"{1e3 * each:.1f} ms", dollars(1000 * each, device)] if samples else [dollars(each, device)]

@@ -1,7 +1,7 @@
 """What all parts of a benchmark share: the machine's rate, models with random weights, made-up persons."""
 
 import gc
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ SCENES = (
 @dataclass(frozen=True)
 class Bench:
     """base, encoder: make a new one each; rate: floating-point operations a second of a product of matrices; states:
-    persons with pictures of noise.
+    persons with pictures of noise; again: makes the same bench in another process.
     """
 
     config: Config
@@ -43,16 +43,24 @@ class Bench:
     rate: float
     rounds: int
     states: list[State]
+    again: Callable[[], "Bench"]
+
+
+# What a part of the benchmark does: it gives what it has so far, ever more, so that what ends it loses little.
+Part = Callable[[Bench], Iterator["Measured"]]
 
 
 @dataclass
 class Measured:
-    """What a part of the benchmark found. text: tables in Markdown; facts: everything else, as JSON."""
+    """What a part of the benchmark found. text: tables in Markdown; facts: everything else, as JSON; notes: what a bar
+    was measured on.
+    """
 
     timings: dict[str, Timing] = field(default_factory=dict)
     bars: dict[Bar, Ratio] = field(default_factory=dict)
     text: str = ""
     facts: Mapping[str, Any] = field(default_factory=dict)
+    notes: Mapping[Bar, str] = field(default_factory=dict)
 
 
 def made_up(root: Path, config: Config) -> list[State]:

@@ -1,11 +1,12 @@
 """Times of several arms in turn, so that what the machine does besides hits them alike."""
 
+import gc
 import logging
 import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -13,15 +14,20 @@ from harald.errors import HaraldError
 
 log = logging.getLogger(__name__)
 
+Found = TypeVar("Found")
+
 # CUDA's, the compiler's and the libraries' errors: what keeps one arm from running must not lose the others.
-FAILURES = (HaraldError, RuntimeError, ValueError, TypeError, AttributeError, AssertionError)
+FAILURES = (
+    HaraldError, RuntimeError, ValueError, TypeError, AttributeError, AssertionError, LookupError, ArithmeticError,
+    ImportError, OSError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Timing:
     """Seconds of each round; peak: bytes of device memory, of all rounds and with everything that was there before.
 
-    failed: why there are none.
+    failed: why there are none; then of no round, even if some went well: they are no match for those of other arms.
     """
 
     seconds: tuple[float, ...]
@@ -33,28 +39,47 @@ class Timing:
         return statistics.median(self.seconds) if self.seconds else float("nan")
 
 
-def in_turn(arms: Mapping[str, Callable[[], Any]], rounds: int, device: torch.device) -> dict[str, Timing]:
-    """Each arm once for warming up, then all in turn, `rounds` times. An arm without enough memory is left out."""
+def in_turn(
+    arms: Mapping[str, Callable[[], Any]], rounds: int, device: torch.device, first: Mapping[str, Any] | None = None
+) -> dict[str, Timing]:
+    """Each arm once for warming up, then all in turn, `rounds` times. An arm that fails takes no further turn.
+
+    first: of the same names, what warms an arm up in its place.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in arms}
     peaks, failed = dict.fromkeys(arms, 0), dict[str, str]()
     for number in range(rounds + 1):
-        for name, call in arms.items():
+        for name, call in (arms if number or first is None else first).items():
             if name in failed:
                 continue
             try:
                 taken, peak = once(call, device)
             except FAILURES as error:
-                failed[name] = said(error)
-                log.warning("%s failed", name, exc_info=not isinstance(error, torch.OutOfMemoryError))
+                failed[name] = f"{said(error)} (round {number})" if number else said(error)
+                log.warning("%s failed: %s", name, failed[name], exc_info=not isinstance(error, torch.OutOfMemoryError))
                 del error  # its frames hold tensors
                 _forget(device)
                 continue
-            if not number:
-                log.info("%s: %.3f s the first time", name, taken)
+            log.info("%s: %.3f s %s", name, taken, f"in round {number}" if number else "the first time")
             peaks[name] = max(peaks[name], peak)
             if number:
                 seconds[name].append(taken)
-    return {name: Timing(tuple(seconds[name]), peaks[name], failed.get(name, "")) for name in arms}
+    return {
+        name: Timing((), 0, failed[name]) if name in failed else Timing(tuple(seconds[name]), peaks[name])
+        for name in arms
+    }
+
+
+def tried(call: Callable[[], Found], otherwise: Callable[[str], Found]) -> Found:
+    """What the call gives; if it fails, what `otherwise` makes of the reason: nothing that was measured before is lost
+    for it.
+    """
+    try:
+        return call()
+    except FAILURES as error:
+        log.warning("not measured: %s", said(error), exc_info=True)
+        why = said(error)
+    return otherwise(why)  # here the error's frames, which hold tensors, are gone
 
 
 def said(error: BaseException) -> str:
@@ -88,6 +113,7 @@ def once(call: Callable[[], Any], device: torch.device) -> tuple[float, int]:
 
 
 def _forget(device: torch.device) -> None:
+    gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
 

@@ -1,10 +1,10 @@
 """Samples a second of one GPU and of two, through the engine that training uses."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from harald import determinism
-from harald.benchmark.bars import GPUS, compiles, ratio, row
+from harald.benchmark.bars import GPUS, ratio, row, runnable
 from harald.benchmark.bench import Bench, Measured
 from harald.benchmark.clock import Timing, once
 from harald.training.batch import Batches
@@ -20,9 +20,7 @@ def steps(world: World, made: Callable[[], Bench]) -> Timing:
     """Of one of the processes; all step together."""
     bench = made()
     determinism.enable(bench.config.seed, bench.config.deterministic)
-    economy = bench.config.train.economy
-    if not compiles(bench.device):
-        economy = dataclasses.replace(economy, compile="off")
+    economy = runnable(bench.config.train.economy, bench.device)
     train = dataclasses.replace(bench.config.train, phases=(), states_per_batch=STATES, parts=2, economy=economy)
     config = dataclasses.replace(bench.config, train=train)
     base = bench.base()
@@ -39,9 +37,9 @@ def steps(world: World, made: Callable[[], Bench]) -> Timing:
     return Timing(tuple(seconds for seconds, _ in taken), max(peak for _, peak in taken))
 
 
-def part(made: Callable[[], Bench], bench: Bench) -> Measured:
-    """made: the same bench, in a process of its own."""
-    timings = {f"{count} GPU{'s' * (count > 1)}": launch(count, steps, made) for count in (1, 2)}
+def part(bench: Bench) -> Iterator[Measured]:
+    """Needs two GPUs."""
+    timings = {f"{count} GPU{'s' * (count > 1)}": launch(count, steps, bench.again) for count in (1, 2)}
     one, two = timings.values()
     samples = STATES * bench.config.train.targets_per_state
     text = "\n".join([
@@ -51,4 +49,4 @@ def part(made: Callable[[], Bench], bench: Bench) -> Measured:
         "|---|---|---|---|---|---|",
         *(row(name, timing, bench.device, samples) for name, timing in timings.items()),
     ])  # fmt: skip
-    return Measured(timings, {GPUS: ratio(one, two)}, text)
+    yield Measured(timings, {GPUS: ratio(one, two)}, text)

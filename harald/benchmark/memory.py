@@ -3,17 +3,18 @@
 import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
 
 from harald.base.qwen_image import QwenImage
 from harald.base.speed import Drawing, place
-from harald.benchmark.bars import MEMORY, compiles, dollars
+from harald.benchmark.bars import MEMORY, compiles, dollars, runnable
 from harald.benchmark.bench import Bench, Measured, Ratio, forget
-from harald.benchmark.clock import Timing, at_steps, in_turn
-from harald.benchmark.training import STATES, Steps
-from harald.config import ECONOMIES, Config
+from harald.benchmark.clock import Timing, at_steps, in_turn, tried
+from harald.benchmark.training import Steps, states_of_part
+from harald.config import ECONOMIES, Config, Economy
 from harald.injection.points import plain
 
 CARDS = {24: 23.6, 48: 47.4, 80: 79.1, 141: 139.8}  # GiB by name: what a program sees of such a card
@@ -55,30 +56,33 @@ def smallest(work: Callable[[], dict[str, Timing]], device: torch.device) -> tup
     return 0, timings
 
 
-def drawing(bench: Bench) -> Measured:
+def drawing(bench: Bench) -> Iterator[Measured]:
     """Each way to draw, its models made anew, on ever larger cards."""
     rows, timings, config, device = [], dict[str, Timing](), bench.config, bench.device
-    for name, way in DRAWINGS.items():
-        if not compiles(device) and way.speed != "eager":
-            continue
-        base = placed(bench, way)
-
-        def work(base: QwenImage = base) -> dict[str, Timing]:
-            return in_turn({str(n): lambda n=n: draw(base, config, n) for n in STEPS}, bench.rounds, device)
-
-        fits, found = smallest(work, device)
-        timings[name] = at_steps({n: found[str(n)] for n in STEPS}, config.generate.steps)
-        rows.append(_row(name, fits, timings[name], dollars(timings[name].median, device)))
-        del base, work
-        forget(device)
-    text = "\n".join([
+    head = [
         f"A picture of {config.generate.size} px, from {STEPS[0]} and {STEPS[1]} steps calculated for "
         f"{config.generate.steps}; fast without what its cache spares in so few steps.", "",
         "| way to draw | smallest card it fits | peak memory | a picture | price on this GPU |",
         "|---|---|---|---|---|",
-        *rows,
-    ])  # fmt: skip
-    return Measured(timings, {}, text)
+    ]  # fmt: skip
+    for name, way in DRAWINGS.items():
+        if not compiles(device) and way.speed != "eager":
+            continue
+        fits, timings[name] = tried(partial(fitting, bench, way), lambda why: (0, Timing((), 0, why)))
+        rows.append(_row(name, fits, timings[name], dollars(timings[name].median, device)))
+        forget(device)
+        yield Measured(timings, {}, "\n".join([*head, *rows]))
+
+
+def fitting(bench: Bench, way: Drawing) -> tuple[int, Timing]:
+    """The smallest card on which pictures are drawn like this, and what one takes."""
+    base, config = placed(bench, way), bench.config
+
+    def work() -> dict[str, Timing]:
+        return in_turn({str(n): lambda n=n: draw(base, config, n) for n in STEPS}, bench.rounds, bench.device)
+
+    fits, found = smallest(work, bench.device)
+    return fits, at_steps({n: found[str(n)] for n in STEPS}, config.generate.steps)
 
 
 def placed(bench: Bench, way: Drawing) -> QwenImage:
@@ -91,41 +95,45 @@ def placed(bench: Bench, way: Drawing) -> QwenImage:
 @torch.no_grad()
 def draw(base: QwenImage, config: Config, steps: int) -> Any:
     g = config.generate
+    base.texts.clear()  # reading them needs memory, too
     states, negative = plain(base, "photo of a person, laughing, on a beach"), plain(base, g.negative_prompt)
     return base.draw(states, negative, [0], g.size, steps, g.guidance)
 
 
-def training(bench: Bench) -> Measured:
+def training(bench: Bench) -> Iterator[Measured]:
     """A step with each of config.ECONOMIES, bfloat16 first: what is in float8 stays so."""
     timings, rows, found = dict[str, Timing](), [], dict[Any, Ratio]()
-    train = dataclasses.replace(bench.config.train, states_per_batch=STATES, parts=1)
-    base = bench.base()
-    steps = Steps(base, bench.encoder(base), bench.states, dataclasses.replace(bench.config, train=train))
-    for name, economy in sorted(ECONOMIES.items(), key=lambda item: (item[1].frozen != "plain", -item[0])):
-        if not compiles(bench.device):
-            economy = dataclasses.replace(economy, compile="off")
-        label = f"train.economy for {name} GiB"
-        steps.forget()
-        steps.step("taught", economy)  # converts, compiles
-
-        def work(economy: Any = economy) -> dict[str, Timing]:
-            steps.forget()  # what is recorded within the bound fits
-            return in_turn({"step": lambda: steps.step("taught", economy)}, bench.rounds, bench.device)
-
-        fits, times = smallest(work, bench.device)
-        timings[label] = times["step"]
-        rows.append(_row(label, fits, times["step"], _samples(times["step"], steps.samples, bench)))
-        if name == 80 and times["step"].seconds:
-            peak = times["step"].peak / 2**30
-            found[MEMORY] = (peak, peak, peak)
-    text = "\n".join([
-        f"A step of {STATES} states x {train.targets_per_state} targets with a teacher's pass, "
+    train, base = bench.config.train, bench.base()
+    steps = Steps(base, bench.encoder(base), bench.states, bench.config)
+    facts = {"economies": {name: dataclasses.asdict(economy) for name, economy in ECONOMIES.items()}}
+    head = [
+        f"A step of {states_of_part(train)} states x {train.targets_per_state} targets with the teacher's pass, "
         f"{train.max_references} references; the optimiser's state included.", "",
         "| savings | smallest card it fits | peak memory | a step | 1,000 samples on this GPU |",
         "|---|---|---|---|---|",
-        *rows,
-    ])  # fmt: skip
-    return Measured(timings, found, text, {"economies": {n: dataclasses.asdict(e) for n, e in ECONOMIES.items()}})
+    ]  # fmt: skip
+    for name, economy in sorted(ECONOMIES.items(), key=lambda item: (item[1].frozen != "plain", -item[0])):
+        label = f"train.economy for {name} GiB"
+        fits, timings[label] = needs(steps, runnable(economy, bench.device), bench)
+        rows.append(_row(label, fits, timings[label], _samples(timings[label], steps.samples, bench)))
+        peak = timings[label].peak / 2**30
+        if name == 80 and peak:  # none on a CPU
+            found[MEMORY] = (peak, peak, peak)
+        yield Measured(timings, found, "\n".join([*head, *rows]), facts, {MEMORY: "with the teacher's pass"})
+
+
+def needs(steps: Steps, economy: Economy, bench: Bench) -> tuple[int, Timing]:
+    """The smallest card on which a step runs, and what it takes."""
+
+    def work(rounds: int = bench.rounds) -> dict[str, Timing]:
+        steps.forget()  # what is recorded within the bound fits
+        return in_turn({"step": lambda: steps.step("taught", economy)}, rounds, bench.device)
+
+    converted = work(0)["step"]  # with all memory: into float8, compiled
+    if converted.failed:
+        return 0, converted
+    fits, found = smallest(work, bench.device)
+    return fits, found["step"]
 
 
 def _samples(timing: Timing, samples: int, bench: Bench) -> str:

@@ -1,17 +1,16 @@
 """Where the time of a step and of a picture goes: each part alone, against its own limit."""
 
-import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from harald.benchmark.bars import compiles, shares
+from harald.benchmark.bars import shares
 from harald.benchmark.bench import Bench, Measured
 from harald.benchmark.clock import in_turn
 from harald.benchmark.flops import counted
-from harald.benchmark.training import STATES, Steps, with_economy
+from harald.benchmark.training import Steps, states_of_part, with_economy
 from harald.injection.points import conditioned
 from harald.training.economy import economical
 from harald.training.step import trained_parameters
@@ -19,13 +18,12 @@ from harald.training.step import trained_parameters
 ADAM_BYTES = 28  # of a float32 parameter: it, its gradient and both moments are read, all but the gradient written
 
 
-def part(bench: Bench) -> Measured:
-    train = dataclasses.replace(bench.config.train, states_per_batch=STATES, parts=1)
+def part(bench: Bench) -> Iterator[Measured]:
     base = bench.base()
-    steps = Steps(base, bench.encoder(base), bench.states, dataclasses.replace(bench.config, train=train))
+    steps = Steps(base, bench.encoder(base), bench.states, bench.config)
     works = pieces(steps, bench)
-    eager = steps.economy(recompute_base=0.0, recompute_encoder=False)
-    fast = dataclasses.replace(eager, compile="same_twice" if compiles(bench.device) else "off")
+    eager = steps.economy(recompute_base=0.0, recompute_encoder=False, compile="off")
+    fast = steps.economy(recompute_base=0.0, recompute_encoder=False)
     with economical(base, steps.encoder, with_economy(steps.configs["ours"], eager)):
         flops = {name: counted(work) for name, work in works.items()}
     with economical(base, steps.encoder, with_economy(steps.configs["ours"], fast)):
@@ -43,11 +41,12 @@ def part(bench: Bench) -> Measured:
             f"| {100 * share:.0f} % |"
         )
     text = "\n".join([
-        f"Each part alone, compiled as in training, {STATES} states: its limit is the measured rate of matrix products "
-        f"({bench.rate / 1e12:.0f} TFLOP/s), the optimiser's that of memory ({speed / 1e12:.2f} TB/s).", "",
+        f"Each part alone, compiled as in training, {states_of_part(bench.config.train)} states: its limit is the "
+        f"measured rate of matrix products ({bench.rate / 1e12:.0f} TFLOP/s), the optimiser's that of memory "
+        f"({speed / 1e12:.2f} TB/s).", "",
         "| part | TFLOP | limit | time | share |", "|---|---|---|---|---|", *lines,
     ])  # fmt: skip
-    return Measured(timings, {}, text, {"flops": flops, "bandwidth": speed})
+    yield Measured(timings, {}, text, {"flops": flops, "bandwidth": speed})
 
 
 OPTIMISER = "optimiser"

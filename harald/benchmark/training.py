@@ -1,8 +1,10 @@
 """A training step: ours, and the loop as public trainers write it, on the same pictures of the same persons."""
 
 import contextlib
+import copy
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,52 +13,68 @@ from torch.nn import functional as F
 from torch.optim import AdamW
 
 from harald.base.qwen_image import QwenImage
-from harald.benchmark.bars import SHARE, THROUGHPUT, THROUGHPUT_8, able, ratio, row, share, shares
+from harald.benchmark.bars import SHARE, THROUGHPUT, THROUGHPUT_8, ratio, row, runnable, share, shares
 from harald.benchmark.bench import Bench, Measured, forget
-from harald.benchmark.clock import in_turn
+from harald.benchmark.clock import Timing, in_turn, tried
 from harald.benchmark.flops import counted
-from harald.config import Config, Economy
+from harald.benchmark.shapes import sharing, with_parts
+from harald.config import Config, Economy, Train
 from harald.encoder.model import PersonEncoder
 from harald.errors import DatasetError
 from harald.records import State
 from harald.training.batch import Batch, Batches
-from harald.training.economy import economical
+from harald.training.economy import economical, recomputing
 from harald.training.loop import GradientsOf, gradients, make_optimizer, train_step
 from harald.training.recording import new_pool
 from harald.training.step import target_losses, trained_parameters
 
-PLAIN, EAGER, COMPILED = "plain loop", "ours, eager", "ours, compiled"
-TAUGHT = "ours, compiled, recorded, with a teacher's pass"
-RECORDED, LOOSE = "ours, compiled, recorded", "ours, compiled, recorded, not deterministic"
-FLOAT8 = "ours, compiled, recorded, float8"
-ARMS = (PLAIN, EAGER, COMPILED, RECORDED, TAUGHT, LOOSE, FLOAT8)
-STATES = 2  # of a step, so that the encoder reads more than one chat at a time
+PLAIN, EAGER, OURS = "plain loop", "ours, eager", "ours, as the preset"
+TAUGHT = "ours, as the preset, with the teacher's pass"
+FLOAT8, RECORDED = "ours, as the preset but float8", "ours, as the preset but recorded"
+AGAIN, LOOSE = "ours, as the preset, beside it", "ours, as the preset but not deterministic"
+LAST = (AGAIN, EAGER, RECORDED)
+ARMS = (PLAIN, OURS, TAUGHT, FLOAT8, *LAST)
+STATES = 2  # of a step, at most: in preset full, whose parts have as many, the encoder reads them together
+PEER = Economy(lora="autocast")  # everything is computed again, nothing compiled, in bfloat16 as public trainers do it
 
 
 class Steps:
-    """Steps on one batch of states x targets; the plain loop sees as many samples, each with an encoder pass of its
-    own, and recomputes all activations. Recorded steps are recorded when they are first asked for.
+    """Steps on one batch of states x targets: one part of a step of the preset. The plain loop sees as many samples,
+    each with an encoder pass of its own, and recomputes all activations. Recorded steps are recorded when they are
+    first asked for.
     """
 
     def __init__(self, base: QwenImage, encoder: PersonEncoder, states: list[State], config: Config):
-        economy = dataclasses.replace(config.train.economy, frozen="plain", compile="off")
+        self.own = runnable(dataclasses.replace(config.train.economy, frozen="plain"), base.device)
         train = dataclasses.replace(
-            config.train, phases=(), teacher_weight=0.0, contrast_weight=0.0, override_share=0.0, recorded=False,
-            parts=1, drop_group=0.0, economy=economy,
+            config.train, phases=(), teacher_weight=0.0, contrast_weight=0.0, override_share=0.0, drop_group=0.0,
+            states_per_batch=states_of_part(config.train), parts=1, economy=self.own,
         )  # fmt: skip
-        recorded = dataclasses.replace(train, recorded=True)
         samples = train.states_per_batch * train.targets_per_state
-        alone = dataclasses.replace(train, states_per_batch=samples, targets_per_state=1, economy=Economy())
-        self.base, self.encoder, self.samples = base, encoder, samples
         kinds = {
-            "ours": train, "plain": alone, "recorded": recorded,
-            "taught": dataclasses.replace(recorded, teacher_weight=1.0),
-        }  # fmt: skip
+            "ours": train,
+            "plain": dataclasses.replace(
+                train, states_per_batch=samples, targets_per_state=1, recorded=False, economy=PEER
+            ),
+            "recorded": dataclasses.replace(train, recorded=True),
+            "taught": dataclasses.replace(train, teacher_weight=1.0),
+        }
+        self.base, self.encoder, self.samples = base, encoder, samples
         self.configs = {name: dataclasses.replace(config, train=kind) for name, kind in kinds.items()}
         self.batches = {name: self._batch(c, states) for name, c in self.configs.items()}
         self.optimizer = make_optimizer(encoder, train)
         self.recorders: dict[Any, Any] = {}
         self.pool = new_pool()
+
+    def beside(self) -> "Steps":
+        """The same steps with other models, which share all weights with these until theirs are in float8."""
+        other = copy.copy(self)
+        other.base = with_parts(
+            self.base, text_encoder=sharing(self.base.pipeline.text_encoder), transformer=sharing(self.base.transformer)
+        )
+        other.encoder = sharing(self.encoder)
+        other.recorders = {}
+        return other
 
     def _batch(self, config: Config, states: list[State]) -> Batch:
         """The first one with the most references; latents at hand, as from the cache."""
@@ -80,8 +98,8 @@ class Steps:
         )
 
     def economy(self, **changes: Any) -> Economy:
-        """Of our arms: that of the configuration, in bfloat16 and eager but for the changes."""
-        return dataclasses.replace(self.configs["ours"].train.economy, **changes)
+        """That of the preset, in bfloat16 but for the changes, compiled only if this machine can."""
+        return runnable(dataclasses.replace(self.own, **changes), self.base.device)
 
     def forget(self) -> None:
         """Give back what recordings hold: all activations of a step."""
@@ -91,28 +109,28 @@ class Steps:
         self.pool = new_pool()
         forget(self.base.device)
 
-    def plain_arms(self) -> dict[str, Callable[[], Any]]:
-        """Nothing of them is recorded: beside the memory of recordings theirs may have no room."""
-        return {
-            EAGER: lambda: self.step("ours", self.economy()),
-            COMPILED: lambda: self.step("ours", self.economy(compile="same_twice")),
-        }
-
     def arms(self) -> dict[str, Callable[[], Any]]:
-        compiled = self.economy(compile="same_twice")
         return {
-            PLAIN: lambda: self.step("plain", Economy()),
-            RECORDED: lambda: self.step("recorded", compiled),
-            TAUGHT: lambda: self.step("taught", compiled),
+            PLAIN: self.peer,
+            OURS: lambda: self.step("ours", self.own),
+            TAUGHT: lambda: self.step("taught", self.own),
         }
 
-    def float8_arms(self) -> dict[str, Callable[[], Any]]:
-        """The weights stay in float8 afterwards."""
-        return {FLOAT8: lambda: self.step("recorded", self.economy(compile="same_twice", frozen="float8"))}
+    def other_arms(self) -> dict[str, Callable[[], Any]]:
+        """Of no bar, and in need of the memory that float8 weights would take."""
+        return {
+            AGAIN: lambda: self.step("ours", self.own),
+            EAGER: lambda: self.step("ours", self.economy(compile="off")),
+            RECORDED: lambda: self.step("recorded", self.own),
+        }
+
+    def peer(self) -> None:
+        with deterministic_algorithms(False):
+            self.step("plain", PEER)
 
     def loose(self) -> None:
         with deterministic_algorithms(False):
-            self.step("recorded", self.economy(compile="fastest"))
+            self.step("ours", self.economy(compile="fastest"))
 
     def token_gradient(self) -> Tensor:
         """Of the loss of our batch's first targets to the tokens, [K, d] over all states: what teaches the encoder."""
@@ -121,8 +139,9 @@ class Steps:
             tokens = self.encoder.tokens(batch.references)
         tokens.requires_grad_()
         some = batch.targets.piece(0, config.train.targets_per_state)
-        loss = target_losses(self.base, tokens, some, config)[0].mean()
-        return torch.autograd.grad(loss, tokens)[0].float().sum(0)
+        with recomputing(self.base, self.encoder, 1.0, False):
+            loss = target_losses(self.base, tokens, some, config)[0].mean()
+            return torch.autograd.grad(loss, tokens)[0].float().sum(0)
 
     def gradient(self, economy: Economy, name: str = "ours") -> list[Tensor]:
         """Of our batch's loss to everything that is trained."""
@@ -142,13 +161,18 @@ class Steps:
 
     def flops(self) -> int:
         """Of one of our steps, forward and backward, nothing recomputed; products of matrices and attention alone."""
-        economy = self.economy(recompute_base=0.0, recompute_encoder=False, targets_at_once=2)
+        economy = self.economy(recompute_base=0.0, recompute_encoder=False, targets_at_once=2, compile="off")
         return counted(lambda: self.step("ours", economy))
 
     def step(self, name: str, economy: Economy) -> None:
         config = with_economy(self.configs[name], economy)
         with economical(self.base, self.encoder, config):
             train_step(self._of(name, economy), self.encoder, _quiet(self.optimizer), [self.batches[name]], config)
+
+
+def states_of_part(train: Train) -> int:
+    """Of one part of a step, what is on the device at a time; at most STATES."""
+    return min(STATES, max(1, train.states_per_batch // train.parts))
 
 
 def with_economy(config: Config, economy: Economy) -> Config:
@@ -187,38 +211,60 @@ def deterministic_algorithms(on: bool) -> Iterator[None]:
         torch.use_deterministic_algorithms(before)
 
 
-def part(bench: Bench) -> Measured:
-    """Our step and the plain loop in turn; float8 last, as it changes the weights."""
-    config = dataclasses.replace(
-        bench.config, train=dataclasses.replace(bench.config.train, states_per_batch=STATES, parts=1)
-    )
+def part(bench: Bench) -> Iterator[Measured]:
+    """Our step and the plain loop in turn, float8 on a second set of models. Then without those the arms of no bar."""
     base = bench.base()
-    steps = Steps(base, bench.encoder(base), bench.states, config)
-    timings = in_turn(able(steps.plain_arms(), bench.device), bench.rounds, bench.device)
-    timings |= in_turn(able(steps.arms(), bench.device), bench.rounds, bench.device)
+    steps = Steps(base, bench.encoder(base), bench.states, bench.config)
+    light, economy = steps.beside(), steps.economy(frozen="float8_once")
+    arms = {**steps.arms(), FLOAT8: partial(light.step, "ours", economy)}
+    timings = in_turn(arms, bench.rounds, bench.device)
+    groups = tried(partial(float8_gradients, steps, light), lambda _: {}) if timings[FLOAT8].seconds else {}
+    del light, arms
     steps.forget()
-    flops, exact = steps.flops(), steps.token_gradient()
-    timings |= in_turn(able(steps.float8_arms(), bench.device), bench.rounds, bench.device)
-    steps.forget()
-    steps.step("ours", steps.economy(frozen="float8"))
-    groups = deviation(exact, steps.token_gradient(), config.encoder.groups)
+    flops = tried(steps.flops, lambda _: 0)
+    yield tables(bench, steps, timings, flops, groups)
+    timings |= in_turn(steps.other_arms(), bench.rounds, bench.device)
+    yield tables(bench, steps, timings, flops, groups)
+
+
+def tables(
+    bench: Bench, steps: Steps, timings: dict[str, Timing], flops: int, groups: dict[str, tuple[float, float]]
+) -> Measured:
+    """What was measured so far. groups: see `deviation`."""
+    config, taught = bench.config, ratio(timings[TAUGHT], timings[OURS])
+    note = f"without the teacher's pass; a step with it takes {taught[0]:.2f} times as long"
     found = {
-        THROUGHPUT: ratio(timings.get(PLAIN), timings.get(RECORDED)),
-        THROUGHPUT_8: ratio(timings.get(PLAIN), timings.get(FLOAT8)),
-        SHARE: shares(timings.get(RECORDED), flops, bench.rate),
+        THROUGHPUT: ratio(timings[PLAIN], timings[OURS]),
+        THROUGHPUT_8: ratio(timings[PLAIN], timings[FLOAT8]),
+        SHARE: shares(timings[OURS], flops, bench.rate),
     }
     rows = [
-        row(name, timing, bench.device, steps.samples, f"{share(timing, flops, bench.rate)}")
+        row(name, timing, bench.device, steps.samples, "" if name == TAUGHT else share(timing, flops, bench.rate))
         for name, timing in timings.items()
     ]
-    text = "\n".join([
-        f"A step of {STATES} states x {config.train.targets_per_state} targets of {config.data.image_size} px, "
-        f"{config.train.max_references} references each, prompts of unequal length. A step is {flops / 1e12:.1f} TFLOP "
-        "with nothing recomputed and without the teacher's pass; "
-        f"the machine's rate is {bench.rate / 1e12:.0f} TFLOP/s.",
+    lines = [
+        f"A step of {states_of_part(config.train)} states x {config.train.targets_per_state} targets of "
+        f"{config.data.image_size} px, {config.train.max_references} references each, prompts of unequal length, and "
+        f"the optimiser. Preset {config.preset} takes {config.train.states_per_batch} states a step, parts: "
+        f"{config.train.parts}, with "
+        f"{described(steps)}. A step is {flops / 1e12:.1f} TFLOP with nothing recomputed and without the teacher's "
+        f"pass, which all stages of the recipe have; the machine's rate is {bench.rate / 1e12:.0f} TFLOP/s.",
         "", "| arm | a step | fastest to slowest | a sample | 1,000 samples | peak memory | share of the rate |",
         "|---|---|---|---|---|---|---|", *rows, "",
-        "Gradient of the tokens in float8 against bfloat16: "
-        + ", ".join(f"{name} cosine {cosine:.4f}, norm {norm:.3f}" for name, (cosine, norm) in groups.items()) + ".",
-    ])  # fmt: skip
-    return Measured(timings, found, text, {"flops": flops, "samples": steps.samples, "float8_gradients": groups})
+        f"With the teacher's pass a step takes {taught[0]:.3f} times as long ({taught[1]:.3f} to {taught[2]:.3f}). "
+        f"Peak memory: beside the weights in bfloat16 lie those in float8, but not in {', '.join(map(repr, LAST))}.",
+    ]  # fmt: skip
+    if groups:
+        shown = ", ".join(f"{name} cosine {cosine:.4f}, norm {norm:.3f}" for name, (cosine, norm) in groups.items())
+        lines += ["", f"Gradient of the tokens in float8 against bfloat16: {shown}."]
+    facts = {"flops": flops, "samples": steps.samples, "teacher": taught, "float8_gradients": groups}
+    return Measured(timings, found, "\n".join(lines), facts, dict.fromkeys(found, note))
+
+
+def float8_gradients(steps: Steps, light: Steps) -> dict[str, tuple[float, float]]:
+    return deviation(steps.token_gradient(), light.token_gradient(), steps.configs["ours"].encoder.groups)
+
+
+def described(steps: Steps) -> str:
+    economy, recorded = dataclasses.asdict(steps.own), steps.configs["ours"].train.recorded
+    return ", ".join(f"{name} {value}" for name, value in (economy | {"recorded": recorded}).items())

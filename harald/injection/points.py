@@ -21,8 +21,7 @@ from harald.injection.prompt import Prompt
 
 def plain(base: BaseModel, text: str) -> Tensor:
     """[t, d] states of a prompt without a person: bit-equal to the stock pipeline's."""
-    ids = torch.tensor([base.tokenize(TEMPLATE_HEAD + text + TEMPLATE_TAIL)])
-    return base.text_states(base.word_embeddings(ids))[0]
+    return base.read(base.tokenize(TEMPLATE_HEAD + text + TEMPLATE_TAIL))
 
 
 def condition(base: BaseModel, prompt: Prompt, persons: Mapping[str, Tensor], point: str, class_word: str) -> Tensor:

@@ -149,6 +149,8 @@ def accelerator(runtime: Runtime, config: Config) -> Finding:
     sizes = {size: economy for size, economy in ECONOMIES.items() if economy == config.train.economy}
     if config.preset == "full" and sizes and gib < 0.98 * min(sizes):
         fitting = [size for size in ECONOMIES if size * 0.98 <= gib]
-        advice = f"take config.ECONOMIES[{max(fitting)}] as train.economy" if fitting else "train on a larger GPU"
+        advice = "train on a larger GPU"
+        if fitting:
+            advice = f"""train with --overrides '{{"train.economy": "{max(fitting)}"}}'"""
         return "wrong", f"{detail}: train.economy is meant for {min(sizes)} GiB", advice
     return "ok", detail, ""

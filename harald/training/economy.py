@@ -27,6 +27,7 @@ def economical(base: QwenImage, encoder: PersonEncoder, config: Config, backend:
         to_float8(encoder.vlm.language_model, twice)
         if not twice:  # for its bytes: it is not compiled, and eager its scales take longer than the products save
             to_float8(base.text_model, False)
+            base.texts.clear()  # they were read in bfloat16
     with ExitStack() as inside:
         encoder.autocast = economy.lora == "autocast"
         inside.callback(setattr, encoder, "autocast", False)

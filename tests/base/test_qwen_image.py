@@ -1,9 +1,11 @@
+import copy
+
 import pytest
 import torch
 from diffusers import QwenImagePipeline
 
 from harald.base.prompt_template import TEMPLATE_HEAD, TEMPLATE_TAIL
-from harald.base.qwen_image import MAX_STATES, check_length
+from harald.base.qwen_image import MAX_STATES, TEXTS, check_length
 from harald.errors import PromptError
 from harald.injection.points import plain
 from tests.models import base
@@ -95,3 +97,18 @@ def test_prompt_and_tokens_together_are_checked_and_long_ones_warned_of(caplog):
     assert "trained on 512" in caplog.text
     with pytest.raises(PromptError, match="1025 tokens"):
         check_length(MAX_STATES + 1)
+
+
+def test_a_text_that_comes_again_is_not_encoded_again_and_has_the_same_bytes(monkeypatch):
+    model, encoded = copy.copy(base()), []
+    model.texts, own = {}, model.text_states
+    monkeypatch.setattr(model, "text_states", lambda embeddings: encoded.append(1) or own(embeddings))
+    first, other = plain(model, "a person"), plain(model, "a person ")
+    assert torch.equal(plain(model, "a person"), first) and first.shape != other.shape and len(encoded) == 2
+    ids = torch.tensor([model.tokenize(TEMPLATE_HEAD + "a person" + TEMPLATE_TAIL)])
+    assert torch.equal(first, own(model.word_embeddings(ids))[0])
+    for number in range(TEXTS):
+        model.read(model.tokenize(TEMPLATE_HEAD + f"a person {number}"))
+    assert len(model.texts) == TEXTS, "bounded"
+    plain(model, "a person")
+    assert len(encoded) == 3 + TEXTS, "the first ones are gone"

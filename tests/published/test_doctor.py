@@ -17,6 +17,7 @@ from harald.jobs.doctor import Unhealthy
 from harald.published import facts
 from harald.published.checkpoint import layout_of
 from harald.published.facts import PUBLISHED, Published
+from harald.settings import resolve
 from tests.published.checkpoints import BASE, ENCODER, TOKENIZER, make, scaled, write
 from tests.published.models import stored
 
@@ -248,4 +249,5 @@ def test_accelerator_must_be_able_to_do_what_is_asked_for(monkeypatch, runtime, 
     state, detail, advice = model_checks.accelerator(runtime, wanted)
     assert (state == "wrong", bool(advice)) == (bool(says),) * 2 and says in detail
     if "meant" in says:
-        assert "ECONOMIES[80]" in advice
+        overrides = advice.split("'")[1]
+        assert resolve("full", overrides=overrides).train.economy == config.ECONOMIES[80]

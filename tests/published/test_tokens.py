@@ -1,4 +1,4 @@
-"""Facts of the real tokenizer. Its ranks are in the package dashscope (extra `published`) as qwen.tiktoken."""
+"""Facts of the real tokenizer. Its ranks are in the package dashscope (extra `dev`) as qwen.tiktoken."""
 
 import base64
 import importlib.util
@@ -22,7 +22,7 @@ from tests.published.checkpoints import write_tokenizer
 SPEC = importlib.util.find_spec("dashscope")
 RANKS = Path(SPEC.origin).parent / "resources" / "qwen.tiktoken" if SPEC and SPEC.origin else None
 pytestmark = pytest.mark.skipif(
-    RANKS is None or not RANKS.is_file(), reason="the real ranks are in dashscope: pip install -e .[published]"
+    RANKS is None or not RANKS.is_file(), reason="the real ranks are in dashscope: pip install -e .[dev]"
 )
 
 # transformers, tests/models/qwen2/test_tokenization_qwen2.py (Qwen/Qwen-tokenizer)

@@ -160,6 +160,7 @@ def test_a_training_with_all_savings_runs_and_resumes_to_the_same_bytes(root, tm
         ('{"train.economy.compile": "fastest"}', "chosen by the clock"),
         ('{"train.economy.recompute_base": 1.5}', "use a share"),
         ('{"train.economy.targets_at_once": -1}', "0 .all."),
+        ('{"train.economy": "24"}', "use one of 141, 80, 48"),
         ('{"generate.speed": "lightning"}', "models.few_steps is not set"),
         ('{"generate.speed": "exact", "deterministic": false}', "exact promises the same bytes"),
         ('{"generate": {"speed": "fast", "offload": "blocks"}}', "bringing the weights takes longer"),
@@ -168,6 +169,13 @@ def test_a_training_with_all_savings_runs_and_resumes_to_the_same_bytes(root, tm
 def test_what_cannot_be_is_refused_and_says_why(overrides, says):
     with pytest.raises(ConfigError, match=says):
         resolve("tiny", overrides=overrides)
+
+
+@pytest.mark.parametrize("given", ['{"train.economy": "80"}', '{"train": {"economy": 80}}'])
+def test_economies_have_names_and_single_fields_may_follow(given):
+    assert resolve("full", overrides=given).train.economy == config.ECONOMIES[80]
+    changed = resolve("full", overrides=given[:-1] + ', "train.economy.targets_at_once": 2}').train.economy
+    assert changed == dataclasses.replace(config.ECONOMIES[80], targets_at_once=2)
 
 
 def test_fastest_kernels_are_for_those_who_give_up_the_same_bytes():
