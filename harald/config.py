@@ -272,7 +272,7 @@ class Train(Strict):
     steps: int = 20_000
     phases: tuple[Phase, ...] = ()
     stages: tuple[str, ...] = ()  # names of the phases that run, in this order; empty: all
-    init_from: str = ""  # a run of train whose best checkpoint has the first weights; empty: untrained ones
+    init_from: str = ""  # a run of train, or "models.trained": whose weights are the first ones; empty: untrained
     states_per_batch: int = 8
     targets_per_state: int = 4
     parts: int = 1  # the batch is computed in so many, one after another or on several GPUs: 1, 2, 4, 8, ...

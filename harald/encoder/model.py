@@ -230,6 +230,19 @@ def reads(folder: Path) -> ModelRef:
     return ModelRef(**_described(folder)["model"])
 
 
+def meaning(folder: Path) -> dict[str, Any]:
+    """What a saved encoder's weights depend on, by the fields of the configuration that say so. Raises ModelError."""
+    described = _described(folder)
+    encoder = {name: value for name, value in described["encoder"].items() if name != "max_pixels"}
+    encoder["groups"] = tuple((name, size) for name, size in encoder["groups"])
+    return {
+        **{f"encoder.{name}": value for name, value in encoder.items()},
+        "injection.point": described["point"],
+        "models.base": described["base"],
+        "models.encoder": described["model"]["repo"],
+    }
+
+
 def _described(folder: Path) -> dict[str, Any]:
     try:
         described = json.loads((folder / DESCRIPTION).read_text())

@@ -12,8 +12,7 @@ from harald import runs
 from harald.config import Config
 from harald.encoder.model import DESCRIPTION, FORMAT, WEIGHTS
 from harald.errors import ConfigError
-from harald.jobs.beginning import recorded
-from harald.jobs.loading import TRAINING, Training, find_checkpoint
+from harald.jobs.loading import TRAINING, Training, find_checkpoint, recorded
 from harald.runtime import Runtime
 from harald.training.validation import SCORE
 from harald.web.consent import CONSENT

@@ -20,6 +20,7 @@ from harald.training.checkpoint import STATE, best_good
 log = logging.getLogger(__name__)
 
 TRAINING = "training.json"  # in an exported encoder's repository
+ORIGIN = "init_from"  # among a run's inputs: {"checkpoint", "sha256": of its weights, "steps": of its training}
 
 # Everyday prompts whose states give the connector its first scale.
 CALIBRATION_PROMPTS = (
@@ -82,18 +83,17 @@ def trained_encoder(cache: Path, config: Config, source: Path | ModelRef) -> tup
     if isinstance(source, ModelRef):
         ensure(cache, source)
         folder, dtype = hub.snapshot(cache, source), config.dtype
-        name = f"{source.repo}@{hub.revision(cache, source.repo, source.revision)[:12]}"
     else:
         folder, trained = find_checkpoint(source)
         dtype = trained.dtype
-        name = f"{source.name}/{folder.name}"
     ensure(cache, reads(folder))
-    return load_encoder(cache, folder, determinism.device(), determinism.dtype(dtype)), name
+    return load_encoder(cache, folder, determinism.device(), determinism.dtype(dtype)), name_of(cache, source)
 
 
 @dataclass(frozen=True)
 class Training:
-    """How an encoder was trained, as far as whoever measures it must know. step: of its checkpoint; data: what it saw
+    """How an encoder was trained, as far as whoever measures it must know. step: of its checkpoint, with those of the
+    training that it began with; data: what it saw
     and what was set aside, None where that is not known to be the data set at hand.
     """
 
@@ -105,11 +105,25 @@ class Training:
     @classmethod
     def of(cls, config: Config, checkpoint: Path) -> "Training":
         step = int(json.loads((checkpoint / STATE).read_text())["step"])
-        return cls(step, config.train.targets, config.injection.class_word, config.data)
+        before = recorded(checkpoint.parents[1]) or {}
+        return cls(step + before.get("steps", 0), config.train.targets, config.injection.class_word, config.data)
 
     def published(self) -> dict[str, Any]:
         """For an exported encoder's repository."""
         return {"step": self.step, "targets": self.targets, "class_word": self.class_word}
+
+
+def recorded(run: Path) -> dict[str, Any] | None:
+    """What the folder of a run of train says that its weights began with; see ORIGIN."""
+    file = run / runs.INPUTS
+    return json.loads(file.read_text()).get(ORIGIN) if file.exists() else None
+
+
+def name_of(cache: Path, source: Path | ModelRef) -> str:
+    """`<run>/<step>` or `<repository>@<commit>`. Raises ConfigError if a run has no checkpoint."""
+    if isinstance(source, ModelRef):
+        return f"{source.repo}@{hub.revision(cache, source.repo, source.revision)[:12]}"
+    return f"{source.name}/{find_checkpoint(source)[0].name}"
 
 
 def training_of(cache: Path, source: Path | ModelRef) -> Training | None:

@@ -168,7 +168,7 @@ def fit(runtime: Runtime, config: Config, folder: Path, world: World = ALONE) ->
         file = folder / "samples" / f"step_{step:08d}.png"
         persist(lambda: runs.write_bytes(file, picture), file.name, folder, len(picture))
 
-    first = functools.partial(begin, runtime, folder, encoder)
+    first = functools.partial(begin, runtime, config, folder, encoder)
     scored = validation(base, encoder, aside, config, folder) if not world.rank else None
     kept = kept_kernels(runtime.output / "kernels", "train", writes=not world.rank)
     with economical(base, encoder, config), kept as kernels:

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from harald import config, runs
+from harald import config, hub, runs
 from harald.encoder.model import WEIGHTS
 from harald.errors import ConfigError, TrainingError
 from harald.jobs import export_encoder, train, verify
+from harald.jobs.loading import training_of
 from harald.training.checkpoint import list_checkpoints
 from tests.states import write_dataset
 from tests.training.test_loop import small
@@ -54,9 +55,24 @@ def test_weights_begin_as_the_other_runs_and_the_run_says_which(runtime, started
     assert max(moved) > 1e-4, "they are 0 where nothing was trained"
     source = runtime.output / "train/first/checkpoints/step_00000002"
     inputs = json.loads((started / runs.INPUTS).read_text())
-    assert inputs == {"init_from": {"checkpoint": "first/step_00000002", "sha256": runs.sha256(source / WEIGHTS)}}
+    known = {"checkpoint": "first/step_00000002", "sha256": runs.sha256(source / WEIGHTS), "steps": 2}
+    assert inputs == {"init_from": known}
     repository = export_encoder.run(runtime, config.tiny(), "card", train_run="second")["repository"]
     assert "began with the weights of\n`first/step_00000002`" in (Path(repository) / "README.md").read_text()
+
+
+def test_weights_may_begin_as_those_of_a_repository_and_steps_add_up(runtime, started):
+    repository = export_encoder.run(runtime, config.tiny(), "out", train_run="second")["repository"]
+    hub.install(runtime.hf_cache, "me/second", Path(repository))
+    named = second(init_from="models.trained")
+    with pytest.raises(ConfigError, match="and the configuration has none"):
+        train.run(runtime, named, "third")
+    named = dataclasses.replace(named, models=dataclasses.replace(named.models, trained=config.ModelRef("me/second")))
+    train.run(runtime, named, "third")
+    before, after = load_file(Path(repository) / WEIGHTS), weights(runtime, "third", 2)
+    assert max((before[name].float() - after[name]).abs().max() for name in before) < 1e-6
+    assert training_of(runtime.hf_cache, runtime.output / "train/third").step == 6
+    assert json.loads((runtime.output / "train/third" / runs.INPUTS).read_text())["init_from"]["steps"] == 4
 
 
 def test_run_that_began_elsewhere_is_repeated_to_the_same_bytes(runtime, started):
