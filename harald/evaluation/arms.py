@@ -30,6 +30,11 @@ def override_of(arm: str) -> str:
     return f"override, {arm}"
 
 
+def hiding(attribute: str) -> str:
+    """Name of ours with the one reference that hides an attribute."""
+    return f"one reference, {attribute} hidden"
+
+
 @dataclass(frozen=True)
 class Asked:
     """An arm's pictures. rows: numbers of its cells (an arm may leave cells out); requests: one for each."""

@@ -35,7 +35,8 @@ class Evidence:
 
     arms: by name, without the real views. counts: ours by the number of references. wishes: for every cell, and
     overridden, by arm, the pictures that should show them. copies: arm -> [its rows] float64, how much nearer the drawn
-    picture is to a reference than the real target is. dropped: ours without a group of tokens, by its name.
+    picture is to a reference than the real target is. dropped: ours without a group of tokens, by its name. blind: by
+    attribute, ours with the one reference that hides it.
     """
 
     panel: Panel
@@ -49,6 +50,7 @@ class Evidence:
     overridden: Mapping[str, Judged]
     copies: Mapping[str, Tensor]
     dropped: Mapping[str, Judged] = field(default_factory=dict)
+    blind: Mapping[str, Judged] = field(default_factory=dict)
 
 
 def real_targets(panel: Panel, cells: Sequence[Cell], views: Seen) -> Judged:

@@ -123,12 +123,10 @@ def rights(seen: Seen, truth: Truth) -> Tensor:
     return torch.where(labels >= 0, (labels == said).double(), torch.nan)
 
 
-def hidden_gain(many: Seen, one: Seen, hidden: Tensor, truth: Truth, seed: int = 0) -> Score:
-    """How much oftener more references are right than one, over what the one hides. hidden: [n, state attributes] bool,
-    of one or more attributes.
-    """
-    gain = torch.where(hidden, rights(many, truth) - rights(one, truth), torch.nan)
-    return mean(gain.nanmean(1), truth.people, seed)
+def right_gain(many: Seen, one: Seen, truth: Truth, name: str, seed: int = 0) -> Score:
+    """How much oftener one is right about an attribute of the state than the other."""
+    column = truth.state_columns.index(list(truth.attributes).index(name))
+    return mean((rights(many, truth) - rights(one, truth))[:, column], truth.people, seed)
 
 
 def _balanced(hits: Tensor, shown: Tensor, sizes: Sequence[int]) -> Tensor:

@@ -84,6 +84,14 @@ def references(panel: Panel, cell: Cell, count: int) -> tuple[View, ...]:
     return tuple(panel.states[cell.state].views[number] for number in cell.references[:count])
 
 
+def blind_view(panel: Panel, cell: Cell, count: int, column: int) -> int | None:
+    """The first of `count` references that hides an attribute which another of them and the target show. None: none."""
+    labels = panel.labels[cell.state][:, column]
+    seen = cell.references[:count]
+    blind = [view for view in seen if labels[view] == HIDDEN]
+    return blind[0] if 0 < len(blind) < len(seen) and labels[cell.target] >= 0 else None
+
+
 @dataclass(frozen=True)
 class Truth:
     """What is known of n cells, a row for each. labels, rivals: [n, A], what the target shows, and the rival's look;

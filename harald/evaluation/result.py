@@ -8,7 +8,7 @@ from harald.evaluation import tables
 from harald.evaluation.accuracy import Score
 from harald.evaluation.bar import finite
 from harald.evaluation.evidence import Evidence
-from harald.evaluation.tables import MANY, Row
+from harald.evaluation.tables import Row
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Result:
             groups=tables.group_table(evidence, seed),
             following=tables.following_table(evidence, seed),
             counts=tables.count_table(evidence, seed),
-            hidden=tables.hidden_table(evidence, MANY, seed),
+            hidden=tables.hidden_table(evidence, seed),
             pairs=tables.pair_table(evidence, seed),
             losses=losses,
             unreadable=(tables.unreadable([arm.seen for arm in drawn]), tables.unreadable([evidence.views])),

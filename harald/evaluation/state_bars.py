@@ -15,13 +15,13 @@ from harald.evaluation.bar import Bar, Origin, finite
 from harald.evaluation.evidence import Evidence
 from harald.evaluation.keep import UNMEASURED, domain_gap, state_gain
 from harald.evaluation.result import Result
-from harald.evaluation.tables import ALIKE, COPIED, GAINED, INVENTED, MANY, OVERRIDE, SHARE, TWIN
+from harald.evaluation.tables import ALIKE, COPIED, GAINED, INVENTED, OVERRIDE, SHARE, TWIN
 
 CHANCE, CEILING, BASE = "share, chance 0.5", "share of the judge's ceiling", "share of the base model without a person"
 _SMALL = ("earrings", "necklace")
 _PLAIN = ("hair", "hair_colour", "beard", "glasses", "headwear", "makeup")
 COPY, GAIN = "copy-paste: drawn minus real", "one pass minus textual inversion"
-COST, MORE = "one pass: seconds, as a share of textual inversion's", "four references minus one, on what one hides"
+COST, MORE = "one pass: seconds, as a share of textual inversion's", "four references minus the one that hides it"
 GAPS = {f"same domain minus {a} → {b}": (a, b) for a, b in (("photo", "comic"), ("comic", "photo"))}
 BLIND = "twin test, identity-only tokens"
 BARS = (
@@ -37,7 +37,7 @@ BARS = (
     Bar(COPY, 0.0, "structural similarity; the interval's lower end counts", "<="),
     Bar(GAIN, 0.0, "state kept"),
     Bar(COST, 1 / 1000, "share", "<="),
-    Bar(MORE, 0.0, "share of what one reference hides; the attribute that gains least", ">"),
+    Bar(MORE, 0.0, "share right; the attribute that gains least", ">"),
 )
 
 
@@ -47,7 +47,7 @@ _NEEDS = {
     BLIND: "the judge cannot tell the looks apart on real views",
     GAIN: "textual inversion keeps no more of the state than no tokens do",
     "identity against look-alikes": "needs evaluate.look_alikes, and a judge that knows faces",
-    MORE: f"needs 1 and {MANY} in evaluate.references, and something that one view hides",
+    MORE: "no reference hides what another one and the target show",
     **dict.fromkeys(GAPS, "needs pictures of both domains, and a judge that tells the looks apart in them"),
 }
 

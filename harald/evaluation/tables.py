@@ -11,21 +11,22 @@ from harald.evaluation.identity import centres, look_alike_test
 from harald.evaluation.keep import (
     attribute_keep,
     attribute_share,
-    hidden_gain,
     invented,
+    right_gain,
+    rights,
     state_keep,
     state_share,
 )
 from harald.evaluation.override import override_rate
 from harald.evaluation.paired import mean
-from harald.evaluation.panel import HIDDEN, NONE, UNREADABLE, VIEW_ATTRIBUTES, Truth
+from harald.evaluation.panel import NONE, UNREADABLE, VIEW_ATTRIBUTES, Truth
 from harald.evaluation.seen import Seen
 from harald.evaluation.twin import twin_test
 
 Row = dict[str, Score]
 TWIN, KEPT, SHARE, INVENTED, ALIKE = "twin test", "state kept", "share of the ceiling", "invented", "look-alike test"
-COPIED, OVERRIDE, GAINED = "nearer to a reference", "override", "right, more references minus one"
-MANY = 4  # references that are compared with one
+COPIED, OVERRIDE, GAINED = "nearer to a reference", "override", "gain"
+ALONE = "the one that hides it"
 
 
 def state_names(truth: Truth) -> list[str]:
@@ -131,27 +132,19 @@ def override_score(evidence: Evidence, arm: str, seed: int) -> Score:
     return override_rate(done.seen, wishes, evidence.truth.pick(done.rows), seed)
 
 
-def hidden_table(evidence: Evidence, many: int, seed: int) -> dict[str, Row]:
-    """Attribute of the state -> how much oftener `many` references are right than one, in the cells where the one hides
-    it, one of the many shows it, and the target shows it. Attributes that no single reference hides are left out, and
-    all where the counts were not drawn.
+def hidden_table(evidence: Evidence, seed: int) -> dict[str, Row]:
+    """Attribute of the state -> how often the main references are right about it, how often the one of them alone that
+    hides it, and the difference. Attributes that no reference hides are left out.
     """
-    if not {1, many} <= set(evidence.counts):
-        return {}
-    rows = evidence.counts[many].rows
-    truth, columns = evidence.truth.pick(rows), evidence.truth.state_columns
-    hidden = torch.zeros(len(rows), len(columns), dtype=torch.bool)
-    for place, row in enumerate(rows):
-        cell = evidence.cells[row]
-        shown = evidence.panel.labels[cell.state][list(cell.references[:many])][:, columns]
-        hidden[place] = (shown[0] == HIDDEN) & (shown != HIDDEN).any(0)
-    one, more = (evidence.counts[count].only(rows).seen for count in (1, many))
     table = {}
-    for column, name in enumerate(state_names(truth)):
-        of_name = hidden & (torch.arange(len(columns)) == column)
-        gain = hidden_gain(more, one, of_name, truth, seed)
-        if gain.count:
-            table[name] = {GAINED: gain}
+    for name, blind in evidence.blind.items():
+        truth, many = evidence.truth.pick(blind.rows), evidence.arms[OURS].only(blind.rows)
+        column = truth.state_columns.index(list(truth.attributes).index(name))
+        table[name] = {
+            OURS: mean(rights(many.seen, truth)[:, column], truth.people, seed),
+            ALONE: mean(rights(blind.seen, truth)[:, column], truth.people, seed),
+            GAINED: right_gain(many.seen, blind.seen, truth, name, seed),
+        }
     return table
 
 

@@ -22,7 +22,7 @@ from harald.encoder.model import PersonEncoder
 from harald.errors import ConfigError
 from harald.evaluation import state_bars
 from harald.evaluation.accuracy import Score
-from harald.evaluation.arms import OURS, others, override_of, predicted, without
+from harald.evaluation.arms import OURS, hiding, others, override_of, predicted, without
 from harald.evaluation.drawing import Request, draw_all
 from harald.evaluation.evidence import Evidence, copied, judged, real_targets
 from harald.evaluation.experiment import Experiment
@@ -247,5 +247,6 @@ def gathered(experiment: Experiment, pictures: dict, material: Material) -> Evid
             arm: copied(panel, experiment.cells, asked, pictures, experiment.main)
             for arm, asked in experiment.asked.items()
         },
+        blind={name: seen[hiding(name)] for name in experiment.blind},
         dropped={group: seen[without(group)] for group in experiment.dropped},
     )

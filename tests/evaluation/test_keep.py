@@ -7,8 +7,8 @@ from harald.evaluation.keep import (
     attribute_keep,
     attribute_share,
     domain_gap,
-    hidden_gain,
     invented,
+    right_gain,
     state_gain,
     state_keep,
     state_share,
@@ -70,10 +70,10 @@ def test_gap_between_domains_is_what_crossing_loses_in_each_direction_alone():
     assert math.isnan(domain_gap(seen, reading(torch.zeros_like(known.labels)), known, ("comic", "photo")).value)
 
 
-def test_more_references_gain_only_on_what_one_hides_and_the_target_shows():
-    known = truth([[0, 1, 0], [0, 1, 0], [0, -1, 0]])
-    one, more = reading(torch.tensor([[0, 0, 0]] * 3)), reading(torch.tensor([[1, 1, 0]] * 3))
-    hidden = torch.tensor([[False, True], [False, False], [False, True]])
-    score = hidden_gain(more, one, hidden, known)
-    assert (score.value, score.count) == (1.0, 1)
-    assert math.isnan(hidden_gain(more, one, torch.zeros(3, 2, dtype=torch.bool), known).value)
+def test_gain_counts_where_the_target_shows_the_attribute():
+    known = truth([[0, 1, 0], [0, 1, 0], [0, 1, 0], [0, -1, 0]])
+    one = reading(torch.tensor([[0, 0, 0]] * 4))
+    more = reading(torch.tensor([[1, 1, 0], [1, 1, 0], [0, 0, 0], [1, 1, 0]]))
+    gain = right_gain(more, one, known, "glasses")
+    assert (gain.value, gain.count) == (pytest.approx(2 / 3), 3)
+    assert right_gain(more, one, known, "hair").value == pytest.approx(-3 / 4)

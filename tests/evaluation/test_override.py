@@ -48,7 +48,7 @@ def test_hair_keeps_its_colour_or_its_style_and_beards_are_asked_of_the_bearded(
 def test_rate_is_the_share_of_wishes_that_the_judge_finds():
     known = truth([[0, 0, 0]] * 4)
     asked = [override(panel(n, glasses="none"), CELL, 0) for n in range(4)]
-    asked = [type(w)("glasses", 1, w.text) for w in asked]
+    asked = [type(w)("glasses", 1, w.said, w.text) for w in asked]
     seen = reading(torch.tensor([[0, 1, 0], [0, 1, 0], [0, 1, 0], [0, 0, 0]]))
     assert override_rate(seen, asked, known).value == 0.75
     assert override_rate(seen.pick([]), [], known.pick([])).count == 0

@@ -4,7 +4,7 @@ from pathlib import Path
 import torch
 
 from harald.config import Evaluate
-from harald.evaluation.panel import HIDDEN, Panel, Truth, cells, majority, references, target
+from harald.evaluation.panel import HIDDEN, Cell, Panel, Truth, blind_view, cells, majority, references, target
 from harald.records import State, View
 from tests.evaluation.readings import ATTRIBUTES
 
@@ -65,3 +65,12 @@ def test_panel_of_a_single_person_still_has_others():
     p = panel(state(1), state(2), state(3), state(4))
     assert others(p) == [2, 2, 0, 0]
     assert others(replace(p, people=(0, 0, 0, 0))) == [0, 1, 2, 3]
+
+
+def test_reference_is_blind_that_hides_what_another_one_and_the_target_show():
+    views = torch.tensor([[1], [HIDDEN], [1], [HIDDEN], [1]])
+    panel = Panel({"earrings": ("none", "hoops")}, (state(0, 5, 0),), (views,), (0,), (0,), ("stranger",))
+    assert blind_view(panel, Cell(0, 4, (0, 1, 3)), 3, 0) == 1
+    assert blind_view(panel, Cell(0, 4, (0, 2, 1)), 2, 0) is None, "the hiding one is not among them"
+    assert blind_view(panel, Cell(0, 4, (1, 3)), 2, 0) is None, "none shows it"
+    assert blind_view(panel, Cell(0, 3, (0, 1)), 2, 0) is None, "the target hides it"

@@ -9,7 +9,7 @@ from PIL import Image
 from harald import config
 from harald.evaluation.arms import IDENTITY, NOTHING, OURS, Asking
 from harald.evaluation.evidence import Evidence, Judged, judged, real_targets
-from harald.evaluation.panel import HIDDEN, Panel, Truth, cells
+from harald.evaluation.panel import HIDDEN, Cell, Panel, Truth, blind_view, cells
 from harald.evaluation.result import Result
 from harald.evaluation.seen import Seeing, Seen
 from harald.evaluation.state_bars import BLIND, GAPS, MORE, measured
@@ -38,18 +38,24 @@ def world(persons: int = 12) -> Panel:
 
 
 def evidence(said: torch.Tensor, one: torch.Tensor | None = None) -> Evidence:
-    """What ours shows in the main cells, and with one reference; the other arms say anything."""
+    """What ours shows in the main cells, and with any one reference; the other arms say anything."""
     panel = world()
     chosen = cells(panel, CONFIG.evaluate, 0)
     truth, rows = Truth.of(panel, chosen), tuple(range(len(chosen)))
     views = reading(torch.cat(panel.labels).clamp(min=0))
     ours, chance = Judged(rows, reading(said)), Judged(rows, coin(truth))
-    counts = {1: ours if one is None else Judged(rows, reading(one)), 4: ours}
+    one = ours.seen if one is None else reading(one)
+    hidden = {name: blind_rows(panel, chosen, column) for column, name in enumerate(ATTRIBUTES) if name != "scene"}
     return Evidence(
         panel, tuple(chosen), truth, views, real_targets(panel, chosen, views),
-        {OURS: ours, NOTHING: chance, IDENTITY: chance}, counts, (None,) * len(chosen), {},
+        {OURS: ours, NOTHING: chance, IDENTITY: chance}, {1: Judged(rows, one), 4: ours}, (None,) * len(chosen), {},
         {OURS: torch.zeros(len(chosen), dtype=torch.float64)},
+        blind={name: Judged(tuple(rows), one.pick(rows)) for name, rows in hidden.items()},
     )  # fmt: skip
+
+
+def blind_rows(panel: Panel, chosen: list[Cell], column: int) -> list[int]:
+    return [row for row, cell in enumerate(chosen) if blind_view(panel, cell, 4, column) is not None]
 
 
 def truths() -> Truth:
