@@ -129,7 +129,7 @@ BAD = [
     ),
     (["injection_poc", "--state-id", "../.."], "'../..'"),
     (["injection_poc", "--state-id", "seed_0"], "seed_0"),
-    (["predict_tokens", "--train-run", "first"], "exactly one of the two"),
+    (["predict_tokens", "--train-run", "first"], "exactly one of the three"),
     (["predict_tokens", "--train-run", "nobody", "--state-id", "seed_1"], "nobody"),
     (["predict_tokens", "--train-run", "first", "--images", "no/such.png"], "no/such.png"),
     (["predict_tokens", "--train-run", "first", "--state-id", "seed_1", "--references", "-1"], "--references is -1"),

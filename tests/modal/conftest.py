@@ -82,9 +82,9 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
     yield Cloud(tmp_path_factory.mktemp("modal"))
 
 
-def write_states(base: Path, first: int, training: int, validation: int) -> list[str]:
+def write_states(base: Path, first: int, training: int, validation: int, held_out: int = 0) -> list[str]:
     """Sketches in the data set's format under a base folder: so many states of each split. Returns the state_ids."""
-    wanted, written = {"train": training, "validation": validation, "held_out": 0}, []
+    wanted, written = {"train": training, "validation": validation, "held_out": held_out}, []
     number = first
     while any(wanted.values()):
         state_id = f"seed_{number}"

@@ -26,8 +26,8 @@ TRAIN = ("--steps", "20", "--checkpoint-every", "2")
 def chain(cloud: Cloud) -> Cloud:
     """Two base folders with persons, as a user would have uploaded them."""
     first, second = (cloud.state / "volumes" / name for name in DATASETS.values())
-    write_states(first, first=100, training=3, validation=1)
-    write_states(second, first=200, training=1, validation=1)
+    write_states(first, first=100, training=3, validation=1, held_out=1)
+    write_states(second, first=200, training=1, validation=1, held_out=1)
     return cloud
 
 
@@ -44,7 +44,7 @@ def test_doctor_finds_nothing_missing(chain):
     good(chain.run("doctor", *RUN))
     checks = {check["check"]: check for check in read(chain.output / "doctor/chain/doctor.json")}
     assert {check["state"] for check in checks.values()} == {"ok"}
-    assert checks["dataset"]["detail"] == "dataset/1: 4 states, dataset/2: 2 states"
+    assert checks["dataset"]["detail"] == "dataset/1: 5 states, dataset/2: 3 states"
 
 
 def test_download_models_records_the_revisions(chain):
@@ -57,22 +57,23 @@ def test_check_dataset_lists_every_state_of_both_base_folders(chain):
     good(chain.run("check_dataset", *RUN))
     (manifest,) = (chain.output / "check_dataset/chain").glob("*.parquet")
     states = {path.name for name in DATASETS.values() for path in (chain.state / "volumes" / name).iterdir()}
-    assert len(states) == 6 and set(pq.read_table(manifest)["state_id"].to_pylist()) == states
+    assert len(states) == 8 and set(pq.read_table(manifest)["state_id"].to_pylist()) == states
 
 
 def test_preempted_prepare_ends_with_the_shards_of_an_undisturbed_one(chain, tmp_path):
     """The service interrupts a part after its first shard and starts another one."""
     small = '{"prepare.pictures_per_shard": 1, "prepare.containers": 1}'
+    volumes = {number: chain.state / "volumes" / name for number, name in DATASETS.items()}
+    pictures = len({sha256(path) for base in volumes.values() for path in base.glob("*/*.png")})  # some are the same
     run = good(chain.run("prepare", *RUN, "--overrides", small, preempt="part:latents/*/*.safetensors"))
     assert [container["preempted"] for container in run.containers("part")] == [True, False]
-    assert len(re.findall("this part: 1 of 20 pictures", run.output)) == 2, run.output
+    assert len(re.findall(f"this part: 1 of {pictures} pictures", run.output)) == 2, run.output
     assert read_index(chain.output / "prepare/chain")[1].keys() == {
         f"{state.name}/{path.name}" for name in DATASETS.values()
         for state in (chain.state / "volumes" / name).iterdir() for path in state.glob("*.png")
     }  # fmt: skip
-    volumes = {number: chain.state / "volumes" / name for number, name in DATASETS.items()}
     here = Runtime(tmp_path, volumes, tmp_path / "output", models.cache())
-    assert prepare.run(here, resolve("tiny", overrides=small), "here")["shards"] == 20  # some sketches are the same
+    assert prepare.run(here, resolve("tiny", overrides=small), "here")["shards"] == pictures
     assert shards(chain.output) == shards(here.output)
 
 
