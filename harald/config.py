@@ -357,7 +357,7 @@ class Generate(Strict):
     steps: int = 50
     guidance: float = 4.0
     negative_prompt: str = " "
-    # What `--domain` puts before a prompt; a LoRA's own domain needs no words.
+    # What `--domain` puts before a prompt; a LoRA's own domain may do without words.
     domains: tuple[tuple[str, str], ...] = (("photo", "photo of"), ("comic", "comic of"))
     speed: Speed = "eager"
     cache_threshold: float = 0.1  # "fast": a step whose first block changes less takes the last one's remaining blocks

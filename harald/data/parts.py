@@ -36,7 +36,7 @@ def patch_weights(view: View, patches: int, weight: float) -> Tensor:
     if not file.exists():
         return torch.ones(patches)
     mask = load_picture(file).convert("L")
-    if sorted(mask.size) != sorted((view.width, view.height)):
+    if sorted(mask.size) != sorted((view.width, view.height)):  # a camera may have turned the picture
         raise DatasetError(
             f"{file} has {mask.width} x {mask.height} pixels, its picture {view.width} x {view.height}",
             "make the mask as large as its picture",

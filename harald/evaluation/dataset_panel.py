@@ -25,16 +25,16 @@ def held_out(states: Sequence[State], config: Config) -> list[State]:
     for state in kept:
         if state.separation != "nothing":
             people.setdefault(split_key(state), []).append(state)
-    silent = sum(map(len, people.values()))
-    if silent < 2:
-        raise DatasetError(
-            f"{len(kept)} of {len(states)} states are held out of training, {silent} of them have prompts "
-            "that can be made silent about the person; evaluate needs 2",
-            "add states, or raise data.held_out_share and train again",
-        )
     order = list(people.values())
     rng(config.seed, "panel").shuffle(order)
-    return [state for group in order for state in group][: config.evaluate.states]
+    chosen = [state for group in order for state in group][: config.evaluate.states]
+    if len(chosen) < 2:
+        raise DatasetError(
+            f"{len(kept)} of {len(states)} states are held out of training, {sum(map(len, order))} of them with "
+            f"prompts that can be made silent, and evaluate.states is {config.evaluate.states}: evaluate needs 2",
+            "add states, raise evaluate.states, or raise data.held_out_share and train again",
+        )
+    return chosen
 
 
 def dataset_panel(states: Sequence[State], judge: Seeing) -> tuple[Panel, Seen]:

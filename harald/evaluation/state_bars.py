@@ -17,6 +17,7 @@ from harald.evaluation.keep import UNMEASURED, domain_gap, state_gain
 from harald.evaluation.result import Result
 from harald.evaluation.tables import ALIKE, COPIED, GAINED, INVENTED, OVERRIDE, SHARE, TWIN
 
+ENOUGH = 8  # cells that hide an attribute, for it to be compared
 CHANCE, CEILING, BASE = "share, chance 0.5", "share of the judge's ceiling", "share of the base model without a person"
 _SMALL = ("earrings", "necklace")
 _PLAIN = ("hair", "hair_colour", "beard", "glasses", "headwear", "makeup")
@@ -47,7 +48,7 @@ _NEEDS = {
     BLIND: "the judge cannot tell the looks apart on real views",
     GAIN: "textual inversion keeps no more of the state than no tokens do",
     "identity against look-alikes": "needs evaluate.look_alikes, and a judge that knows faces",
-    MORE: "no reference hides what another one and the target show",
+    MORE: f"no attribute is hidden by one reference and shown by another one and the target in {ENOUGH} cells",
     **dict.fromkeys(GAPS, "needs pictures of both domains, and a judge that tells the looks apart in them"),
 }
 
@@ -66,13 +67,19 @@ def measured(evidence: Evidence, result: Result, cost: float | None, seed: int) 
         **{name: domain_gap(ours, evidence.real.seen, truth, pair, seed) for name, pair in GAPS.items()},
         "identity against look-alikes": result.arms[OURS].get(ALIKE, UNMEASURED),
         COPY: result.arms[OURS][COPIED],
-        MORE: min((row[GAINED] for row in result.hidden.values()), key=lambda gain: gain.value, default=UNMEASURED),
+        MORE: least_gain(result),
     }
     if INVERSION in evidence.arms:
         table[GAIN] = inversion_gain(evidence, seed)
     if cost is not None:
         table[COST] = Score(cost, math.nan, math.nan, len(evidence.panel.states))
     return table
+
+
+def least_gain(result: Result) -> Score:
+    """Of the attributes that enough cells hide."""
+    gains = [row[GAINED] for row in result.hidden.values()]
+    return min((gain for gain in gains if gain.count >= ENOUGH), key=lambda gain: gain.value, default=UNMEASURED)
 
 
 def inversion_gain(evidence: Evidence, seed: int) -> Score:

@@ -9,9 +9,9 @@ from harald.errors import ConfigError, PromptError, did_you_mean
 
 
 def domain_words(config: Config) -> dict[str, str]:
-    """Domains that can be asked for -> the words that ask for them; '' where the LoRA alone does it."""
-    lora = config.models.lora
-    return ({lora.domain: ""} if lora.source else {}) | dict(config.generate.domains)
+    """Domains that can be asked for -> the words that ask for them; '' where no words are set and the LoRA does it."""
+    words, lora = dict(config.generate.domains), config.models.lora
+    return words if not lora.source or lora.domain in words else words | {lora.domain: ""}
 
 
 def in_domain(text: str, domain: str, config: Config) -> str:

@@ -28,8 +28,13 @@ def origin(runtime: Runtime, config: Config, run_name: str) -> dict[str, Any]:
     """
     if not config.train.init_from:
         return {}
-    own = runtime.output / "train" / runs.safe_name(run_name, "--run-name") if run_name else None
-    if own and list_checkpoints(own / "checkpoints") and recorded(own):
+    if not run_name:
+        raise ConfigError(
+            f"train.init_from is {config.train.init_from!r} in a run without a name",
+            "add --run-name: started again, it then begins with the same weights",
+        )
+    own = runtime.output / "train" / runs.safe_name(run_name, "--run-name")
+    if list_checkpoints(own / "checkpoints") and recorded(own):
         return {ORIGIN: recorded(own)}
     source, folder = found(runtime, config)
     expect_alike(name_of(runtime.hf_cache, source), meaning(folder), config)

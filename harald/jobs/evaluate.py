@@ -7,6 +7,7 @@ import dataclasses
 import json
 import logging
 import statistics
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -43,6 +44,7 @@ from harald.training.inversion import invert
 
 log = logging.getLogger(__name__)
 
+COMMIT_EVERY = 60  # seconds: what a killed container loses at most
 FEW = 20  # steps of Textual Inversion that are timed
 
 
@@ -125,7 +127,7 @@ def identity_only(
     if ours and training.step < ours.step:
         raise ConfigError(
             f"--identity-run {run_name} was trained for {training.step} steps, ours for {ours.step}",
-            f"train it on: train --run-name {run_name} --steps {ours.step} and its other flags",
+            f"train it for {ours.step - training.step} more: train --run-name {run_name}, --steps and its other flags",
         )
     encoder, name = trained_encoder(runtime.hf_cache, config, source)
     as_trained(config, encoder)  # its base model
@@ -135,10 +137,13 @@ def identity_only(
 def drawn(runtime: Runtime, base: QwenImage, experiment: Experiment, folder: Path) -> dict[Request, Image.Image]:
     """Kept in the folder as they come."""
     requests = experiment.requests()
-    progress = Progress(runtime.session, len(set(requests)), "picture")
+    progress, committed = Progress(runtime.session, len(set(requests)), "picture"), time.monotonic()
 
     def told(done: int) -> None:
-        runtime.commit()
+        nonlocal committed
+        if time.monotonic() - committed > COMMIT_EVERY or done == len(set(requests)):
+            runtime.commit()
+            committed = time.monotonic()
         progress.update(done)
 
     return draw_all(base, requests, experiment.table, experiment.config, told, folder / "pictures")

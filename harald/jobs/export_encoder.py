@@ -14,6 +14,7 @@ from harald.encoder.model import DESCRIPTION, FORMAT, WEIGHTS
 from harald.errors import ConfigError
 from harald.jobs.loading import TRAINING, Training, find_checkpoint, recorded
 from harald.runtime import Runtime
+from harald.training.checkpoint import STATE
 from harald.training.validation import SCORE
 from harald.web.consent import CONSENT
 
@@ -64,9 +65,9 @@ def run(runtime: Runtime, config: Config, run_name: str, train_run: str = "") ->
     content = save(state, {"format": FORMAT})
     runs.write_bytes(repository / WEIGHTS, content)
     runs.write_bytes(repository / DESCRIPTION, (checkpoint / DESCRIPTION).read_bytes())
-    training = Training.of(trained, checkpoint)
-    runs.write_json(repository / TRAINING, training.published())
-    runs.write_text(repository / "README.md", card(source, trained, training.step, len(content)))
+    step = int(json.loads((checkpoint / STATE).read_text())["step"])
+    runs.write_json(repository / TRAINING, Training.of(trained, checkpoint).published())
+    runs.write_text(repository / "README.md", card(source, trained, step, len(content)))
     return {
         "checkpoint": f"{source.name}/{checkpoint.name}",
         "parameters": sum(tensor.numel() for tensor in state.values()),

@@ -24,7 +24,7 @@ from harald.generation.draw import draw
 from harald.injection.person_file import save_person
 from harald.injection.points import condition, insert, plain
 from harald.injection.prompt import ANY, parse
-from harald.jobs.loading import as_trained, base_model, find_trained, trained_encoder
+from harald.jobs.loading import as_trained, base_model, find_trained, trained_encoder, training_of
 from harald.progress import Progress
 from harald.records import PersonTokens, State
 from harald.runtime import Runtime
@@ -210,13 +210,14 @@ def make_arms(runtime: Runtime, base: QwenImage, state: State, config: Config, t
         arms.append(Arm(name, point, tokens, cost.seconds, steps, cost.gigabytes, curve[-1]["held_out"], curve))
     if not (train_run or config.models.trained):
         return arms
-    encoder, name = trained_encoder(runtime.hf_cache, config, find_trained(runtime, config, train_run))
+    source = find_trained(runtime, config, train_run)
+    encoder, name = trained_encoder(runtime.hf_cache, config, source)
     references = [
         within_pixels(load_picture(v.image), encoder.config.max_pixels) for v in seen[: config.train.max_references]
     ]
     with Cost() as cost, torch.no_grad():
         tokens = encoder([references])[0]
-    own = as_trained(config, encoder)
+    own = as_trained(config, encoder, training_of(runtime.hf_cache, source))
     loss = probe_loss(base, tokens[None], probe_targets(base, held_out, own), own)
     arms.append(
         Arm(

@@ -1,5 +1,6 @@
 """What a training is validated on: persons that it leaves out, and never the held-out panel of `evaluate`."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from harald.proving_ground.panel import validation_panel
 from harald.records import State
 from harald.training.validation import Validation
 
+log = logging.getLogger(__name__)
+
 
 def validation(
     base: QwenImage, encoder: PersonEncoder, states: Sequence[State], config: Config, folder: Path
@@ -29,6 +32,11 @@ def validation(
     """
     if not config.train.validate_every:
         return None
+    if unscored := config.train.steps % config.train.validate_every:
+        log.warning(
+            "the last %d steps will not be scored, and not be used: train.steps is no multiple of train.validate_every",
+            unscored,
+        )
     if config.pretrain is not None and config.pretrain.sizes == "trained":
         panel = validation_panel(config, folder / "validation", config.train.validation_states)
         judge = Classifier(load_judge(judge_folder(""), config.pretrain.side))

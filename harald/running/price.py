@@ -15,7 +15,7 @@ SIZES: dict[str, Callable[[Config, dict[str, Any]], int]] = {
     "train": lambda config, inputs: config.train.steps,
     "generate": lambda config, inputs: inputs["drawings"],
     "demo_dataset": lambda config, inputs: inputs["states"] * inputs["views"],
-    "injection_poc": lambda config, inputs: 2 * config.poc.steps,
+    "injection_poc": lambda config, inputs: len({"output", "input", config.injection.point}) * config.poc.steps,
     "verify": lambda config, inputs: inputs["steps"],
 }
 

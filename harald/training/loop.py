@@ -115,7 +115,7 @@ def train(
             )
             stopping = session.stopping  # asked once: it may change in between
             drawing = step % settings.sample_every == 0 or step == settings.steps
-            validating = validation is not None and (step % settings.validate_every == 0 or step == settings.steps)
+            validating = validation is not None and step % settings.validate_every == 0
             due = validating or step % settings.checkpoint_every == 0 or step == settings.steps
             while len(under_way) > (1 if validating or not (stopping or drawing or due) else 0):
                 note(*under_way.pop(0), {})
@@ -149,11 +149,12 @@ def _follow(
     if world.say(0):
         return 0, 0
     start = step = _share_state(encoder, optimizer, 0, world)
-    for parts in loader(own_parts(batches, settings, world), start, settings):
-        train_step(gradients_of, encoder, optimizer, parts, config, world)
-        step = parts[0].step + 1
-        if world.say(0):
-            break
+    with settled():
+        for parts in loader(own_parts(batches, settings, world), start, settings):
+            train_step(gradients_of, encoder, optimizer, parts, config, world)
+            step = parts[0].step + 1
+            if world.say(0):
+                break
     return start, step
 
 

@@ -118,3 +118,6 @@ def test_panel_is_of_held_out_states_with_silent_prompts_only(states):
         held_out([state for state in states if state not in picked], config.tiny())
     with pytest.raises(DatasetError, match=r"2 of 2 states (.|\n)* 1 of them"):
         held_out([picked[0], replace(picked[1], separation="nothing")], config.tiny())
+    one = replace(config.tiny(), evaluate=replace(config.tiny().evaluate, states=1))
+    with pytest.raises(DatasetError, match=r"evaluate.states is 1: evaluate needs 2"):
+        held_out(states, one)

@@ -58,7 +58,8 @@ def test_weights_begin_as_the_other_runs_and_the_run_says_which(runtime, started
     known = {"checkpoint": "first/step_00000002", "sha256": runs.sha256(source / WEIGHTS), "steps": 2}
     assert inputs == {"init_from": known}
     repository = export_encoder.run(runtime, config.tiny(), "card", train_run="second")["repository"]
-    assert "began with the weights of\n`first/step_00000002`" in (Path(repository) / "README.md").read_text()
+    card = (Path(repository) / "README.md").read_text()
+    assert "began with the weights of\n`first/step_00000002`" in card and "| all | 2 |" in card, "its own steps alone"
 
 
 def test_weights_may_begin_as_those_of_a_repository_and_steps_add_up(runtime, started):

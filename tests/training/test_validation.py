@@ -8,7 +8,7 @@ import pytest
 from harald import runs
 from harald.errors import TrainingError
 from harald.jobs import train as job
-from harald.jobs import validating
+from harald.jobs import validating, verify
 from harald.runtime import Session
 from harald.training.checkpoint import best_good, last_good, list_checkpoints
 from harald.training.validation import SCORE, TIE, Validation, best_step, exhausted
@@ -103,10 +103,13 @@ def test_best_checkpoint_stays_and_is_the_one_that_is_used(runtime, monkeypatch)
     assert best_good(checkpoints) == last_good(checkpoints) == checkpoints / "step_00000006"
 
 
-def test_last_step_is_scored_though_its_number_is_no_multiple(runtime):
-    job.run(runtime, validated(steps=3), "odd")
-    rows = [json.loads(line) for line in (runtime.output / "train/odd/metrics.jsonl").read_text().splitlines()]
-    assert [row["step"] for row in rows if SCORE in row] == [2, 3]
+def test_run_made_longer_has_the_scores_of_an_unbroken_one_and_says_which_steps_have_none(runtime, unbroken, caplog):
+    job.run(runtime, validated(steps=3), "longer")
+    assert "the last 1 steps will not be scored" in caplog.text
+    job.run(runtime, validated(), "longer")
+    lines = [(folder / "metrics.jsonl").read_bytes() for folder in (runtime.output / "train" / "longer", unbroken)]
+    assert lines[0] == lines[1]
+    assert verify.run(runtime, validated(), "odd", train_run="longer", steps=3)["same_bytes"]
 
 
 def test_training_ends_early_and_stays_ended(runtime, monkeypatch):
