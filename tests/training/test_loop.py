@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import gc
 import itertools
 import json
 import os
@@ -17,6 +18,7 @@ from harald.runtime import Session
 from harald.settings import identity_hash
 from harald.training import disk
 from harald.training.checkpoint import last_good, list_checkpoints
+from harald.training.loop import settled
 from harald.training.tracking import Metrics
 from tests.states import write_dataset, write_state
 
@@ -283,3 +285,10 @@ def test_latent_cache_changes_no_bit_of_training(runtime, unbroken):
     assert (runtime.output / "train" / "cached" / "metrics.jsonl").read_bytes() == (
         unbroken / "metrics.jsonl"
     ).read_bytes()
+
+
+def test_garbage_collection_leaves_alone_what_is_there_while_training_and_nothing_for_good():
+    with pytest.raises(KeyboardInterrupt), settled():
+        assert gc.get_freeze_count() > 1000
+        raise KeyboardInterrupt
+    assert gc.get_freeze_count() == 0
