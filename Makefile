@@ -13,7 +13,7 @@ demo: $(INSTALLED)
 
 test: lint types
 	root=$$(mktemp -d) && trap 'rm -rf "$$root"' EXIT && \
-	HARALD_ROOT="$$root" HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	HARALD_ROOT="$$root" HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
