@@ -124,7 +124,7 @@ def rights(seen: Seen, truth: Truth) -> Tensor:
 
 
 def right_gain(many: Seen, one: Seen, truth: Truth, name: str, seed: int = 0) -> Score:
-    """How much oftener one is right about an attribute of the state than the other."""
+    """How much oftener `many` is right about an attribute of the state than `one`, where the target shows it."""
     column = truth.state_columns.index(list(truth.attributes).index(name))
     return mean((rights(many, truth) - rights(one, truth))[:, column], truth.people, seed)
 

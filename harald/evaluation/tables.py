@@ -139,7 +139,7 @@ def hidden_table(evidence: Evidence, seed: int) -> dict[str, Row]:
     table = {}
     for name, blind in evidence.blind.items():
         truth, many = evidence.truth.pick(blind.rows), evidence.arms[OURS].only(blind.rows)
-        column = truth.state_columns.index(list(truth.attributes).index(name))
+        column = state_names(truth).index(name)
         table[name] = {
             OURS: mean(rights(many.seen, truth)[:, column], truth.people, seed),
             ALONE: mean(rights(blind.seen, truth)[:, column], truth.people, seed),

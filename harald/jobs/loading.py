@@ -93,8 +93,8 @@ def trained_encoder(cache: Path, config: Config, source: Path | ModelRef) -> tup
 @dataclass(frozen=True)
 class Training:
     """How an encoder was trained, as far as whoever measures it must know. step: of its checkpoint, with those of the
-    training that it began with; data: what it saw
-    and what was set aside, None where that is not known to be the data set at hand.
+    training that it began with; data: what it saw and what was set aside, None where that is not known to be the data
+    set at hand.
     """
 
     step: int
