@@ -213,6 +213,10 @@ class Encoder(Strict):
     vision: Literal["frozen", "lora", "full"] = "frozen"  # how the vision tower is trained
 
     @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(name for name, _ in self.groups)
+
+    @property
     def tokens(self) -> int:
         return sum(size for _, size in self.groups)
 
@@ -282,6 +286,7 @@ class Train(Strict):
     state_free_share: float = 0.9  # share of targets whose prompt is silent about the state
     drop_text: float = 0.1  # a target is drawn from the tokens alone
     drop_group: float = 0.1  # each group of slots is left out
+    whole_share: float = 0.0  # share of targets of which none is
     override_share: float = 0.0  # share of targets whose prompt asks for what the pictures do not show; needs a teacher
     twins_together: bool = False  # states of one person come in one batch, see people.csv
     drop_references: float = 0.0  # no tokens: no gradient while the base is frozen, see docs/log.md
@@ -359,6 +364,7 @@ class Generate(Strict):
     negative_prompt: str = " "
     # What `--domain` puts before a prompt; a LoRA's own domain may do without words.
     domains: tuple[tuple[str, str], ...] = (("photo", "photo of"), ("comic", "comic of"))
+    words_win: bool = True  # groups that carry what a prompt says of the person are left out, see data/description.named
     speed: Speed = "eager"
     cache_threshold: float = 0.1  # "fast": a step whose first block changes less takes the last one's remaining blocks
     offload: Literal["none", "text", "blocks"] = "none"  # to the host's memory: text encoder, or the MMDiT's blocks too

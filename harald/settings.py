@@ -229,6 +229,7 @@ def _check_train(train: Train, where: str) -> None:
         "state_free_share",
         "drop_text",
         "drop_group",
+        "whole_share",
         "override_share",
         "drop_references",
         "teacher_beside",

@@ -5,8 +5,8 @@ import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-# Kinds of what a phrase says, by the group of tokens that carries them. A phrase is of the first kind of which it has
-# a word; other phrases belong to the face, other clothes to the outfit.
+# Kinds of what a phrase says, by family. A phrase is of the first kind of which it has a word; other phrases belong to
+# the face, other clothes to the outfit. A group of tokens is named after the kind that it carries, or after a family.
 KINDS: dict[str, dict[str, str]] = {
     "worn": {
         "glasses": r"(sun)?glasses|spectacles|goggles|monocle",
@@ -37,11 +37,16 @@ _KINDS = {
 _LIST = re.compile(r",\s+(?:and\s+)?|\s+and\s+")
 _WEARING = re.compile(r",?\s+(?:wearing|dressed in)\s+")
 _HEAD = re.compile(r"\s+with\s+|,\s+")
+_CLAUSES = re.compile(r"[,.;:!?]")
+_OF_THE_PERSON = re.compile(
+    r"\s+(?:and\s+)?(?:with(?:out)?|wearing|dressed\s+in|in(?=\s+(?:an?|the|his|her|their)\b))\s+(.+)", re.IGNORECASE
+)
+_PHRASE = re.compile(r"\s+(?:and|with(?:out)?|wearing|dressed in)\s+", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Description:
-    """head: 'a young woman'; items: phrases after 'with', clothes: after 'wearing'; each (text, group)."""
+    """head: 'a young woman'; items: phrases after 'with', clothes: after 'wearing'; each (text, family)."""
 
     head: str
     items: tuple[tuple[str, str], ...]
@@ -67,17 +72,36 @@ def read(text: str) -> Description:
     return Description(head, _phrases(items, FACE), _phrases(clothes, OUTFIT))
 
 
-def without(text: str, groups: Collection[str], class_word: str) -> str:
-    """The description without what some groups carry; without the face, the class word stands for the person.
+def without(text: str, dropped: Collection[str], class_word: str, groups: Collection[str] = GROUPS) -> str:
+    """The description without what some of the groups carry; without the face, the class word stands for the person.
 
     >>> without("a young man with short red hair, a beard and round glasses, wearing a coat", {"worn"}, "person")
     'a young man with short red hair, wearing a coat'
     """
     said = read(text)
-    items, clothes = (tuple(p for p in part if p[1] not in groups) for part in (said.items, said.clothes))
-    if FACE not in groups and (items, clothes) == (said.items, said.clothes):
+    items, clothes = (
+        tuple((phrase, family) for phrase, family in part if _carrier(phrase, family, groups) not in dropped)
+        for part in (said.items, said.clothes)
+    )
+    if FACE not in dropped and (items, clothes) == (said.items, said.clothes):
         return text
-    return str(Description(class_word if FACE in groups else said.head, items, clothes))
+    return str(Description(class_word if FACE in dropped else said.head, items, clothes))
+
+
+def _carrier(phrase: str, family: str, groups: Collection[str]) -> str:
+    """The group that carries a phrase: of its kind, else of its family, else the face."""
+    return next((group for group in (_found(phrase)[1], family) if group in groups), FACE)
+
+
+def named(words: str) -> set[str]:
+    """Kinds that the words behind a person's place in a prompt, up to the next one's, say of the person: clauses that
+    begin with "with", "wearing" and the like.
+
+    >>> sorted(named(" with round glasses and a bun, laughing, in front of a red cap"))
+    ['glasses', 'hair']
+    """
+    said = [clause[1] for part in _CLAUSES.split(words) if (clause := _OF_THE_PERSON.match(part))]
+    return {kind for clause in said for phrase in _PHRASE.split(clause) if (kind := _found(phrase)[1])}
 
 
 @dataclass(frozen=True)
@@ -88,7 +112,7 @@ class Wish:
     kind: str
 
 
-def wishes(text: str, groups: Collection[str] = ("hair", "worn")) -> list[Wish]:
+def wishes(text: str, families: Collection[str] = ("hair", "worn")) -> list[Wish]:
     """What a description could lend another person.
 
     >>> wishes("a man with short red hair and freckles, wearing a coat and a blue cap")
@@ -96,7 +120,7 @@ def wishes(text: str, groups: Collection[str] = ("hair", "worn")) -> list[Wish]:
     """
     said = read(text)
     phrases = [("with", phrase) for phrase in said.items] + [("wearing", phrase) for phrase in said.clothes]
-    return [Wish(f"{how} {phrase}", _found(phrase)[1]) for how, (phrase, group) in phrases if group in groups]
+    return [Wish(f"{how} {phrase}", _found(phrase)[1]) for how, (phrase, family) in phrases if family in families]
 
 
 def granted(text: str, wish: Wish) -> str:
@@ -109,7 +133,7 @@ def granted(text: str, wish: Wish) -> str:
     kinds = [_found(old)[1] for old, _ in said.items]
     place = kinds.index(wish.kind) if wish.kind in kinds else len(kinds)
     items, clothes = ([p for p in part if _found(p[0])[1] != wish.kind] for part in (said.items, said.clothes))
-    fresh = (phrase, _group(phrase, FACE))
+    fresh = (phrase, _family(phrase, FACE))
     if how == "wearing":
         clothes.append(fresh)
     else:
@@ -123,14 +147,14 @@ def listed(words: Sequence[str]) -> str:
 
 def _phrases(parts: list[str], otherwise: str) -> tuple[tuple[str, str], ...]:
     phrases = (phrase.strip() for part in parts for phrase in _LIST.split(part))
-    return tuple((phrase, _group(phrase, otherwise)) for phrase in phrases if phrase)
+    return tuple((phrase, _family(phrase, otherwise)) for phrase in phrases if phrase)
 
 
-def _group(phrase: str, otherwise: str) -> str:
+def _family(phrase: str, otherwise: str) -> str:
     return _found(phrase)[0] or otherwise
 
 
 @functools.lru_cache(10_000)
 def _found(phrase: str) -> tuple[str, str]:
-    """Group and kind, empty where no word is known."""
+    """Family and kind, empty where no word is known."""
     return next((names for names, words in _KINDS.items() if words.search(phrase)), ("", ""))

@@ -28,7 +28,8 @@ from harald.evaluation.arms import (
 from harald.evaluation.drawing import Request
 from harald.evaluation.override import Override, override
 from harald.evaluation.panel import VIEW_ATTRIBUTES, Cell, Panel, blind_view, references
-from harald.generation.persons import without_groups
+from harald.generation.persons import for_prompt, without_groups
+from harald.injection.prompt import ANY, parse
 from harald.records import PersonTokens, View
 
 
@@ -76,7 +77,7 @@ class Experiment:
         """
         names = self._predict(encoder, OURS, self.main, self.rows)
         self.asked[OURS] = self.asking.silent(self.rows, names, self.point)
-        self.overridden[OURS] = self.asking.overridden(self.wishes, names, self.point)
+        self.overridden[OURS] = self.asking.overridden(self.wishes, self._making_room(encoder, names), self.point)
         for count in self.config.evaluate.references:
             rows = [row for row in self.rows if len(self.cells[row].references) >= count]
             if rows:
@@ -145,10 +146,26 @@ class Experiment:
 
     def _without(self, encoder: PersonEncoder, group: str, names: Sequence[str]) -> list[str]:
         """The same with one group dropped, as `generate` drops it."""
-        for name in set(names):
-            person = PersonTokens(self.table[name], encoder.config.groups, encoder.point, encoder.base)
-            self.table[f"{name}, {without(group)}"] = without_groups(person, [group]).tokens
-        return [f"{name}, {without(group)}" for name in names]
+        return [self._changed(name, without_groups(self._person(encoder, name), [group])) for name in names]
+
+    def _making_room(self, encoder: PersonEncoder, names: Sequence[str]) -> list[str]:
+        """For the rows with a wish the tokens that `generate` would take for it."""
+        if not self.config.generate.words_win:
+            return list(names)
+        return [
+            self._changed(name, for_prompt(parse(wish.text), {ANY: self._person(encoder, name)})[ANY]) if wish else name
+            for name, wish in zip(names, self.wishes, strict=True)
+        ]
+
+    def _person(self, encoder: PersonEncoder, name: str) -> PersonTokens:
+        return PersonTokens(self.table[name], encoder.config.groups, encoder.point, encoder.base)
+
+    def _changed(self, name: str, person: PersonTokens) -> str:
+        """The name in the table of what is left of some tokens."""
+        left = {group for group, _ in person.groups}
+        name = ", ".join([name, *(without(group) for group in self.config.encoder.names if group not in left)])
+        self.table[name] = person.tokens
+        return name
 
     def _of_others(self, names: Sequence[str]) -> list[str]:
         """For each cell the tokens of another person's cell of the same domains, or of any where there is none."""

@@ -11,9 +11,9 @@ from harald.evaluation.arms import ARMS
 from harald.evaluation.panel import VIEW_ATTRIBUTES
 from harald.evaluation.picture_rows import PictureRow
 from harald.evaluation.result import Result
-from harald.evaluation.tables import ALIKE, COPIED, INVENTED, KEPT, OVERRIDE, SHARE, TWIN
+from harald.evaluation.tables import ALIKE, BESIDE, COPIED, INVENTED, KEPT, OVERRIDE, SHARE, TWIN
 
-COLUMNS = (TWIN, SHARE, KEPT, INVENTED, OVERRIDE, ALIKE, COPIED)
+COLUMNS = (TWIN, SHARE, KEPT, INVENTED, OVERRIDE, BESIDE, ALIKE, COPIED)
 
 
 @dataclass(frozen=True)

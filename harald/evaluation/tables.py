@@ -26,6 +26,8 @@ from harald.evaluation.twin import twin_test
 Row = dict[str, Score]
 TWIN, KEPT, SHARE, INVENTED, ALIKE = "twin test", "state kept", "share of the ceiling", "invented", "look-alike test"
 COPIED, OVERRIDE, GAINED = "nearer to a reference", "override", "gain"
+BESIDE = "right beside a wish"
+HAIR = {"hair", "hair_colour"}
 ALONE = "the one that hides it"
 
 
@@ -49,6 +51,7 @@ def arm_table(evidence: Evidence, seed: int) -> dict[str, Row]:
             row[ALIKE] = look_alike_test(arm.seen, sides, truth, seed)
         if name in evidence.overridden:
             row[OVERRIDE] = override_score(evidence, name, seed)
+            row[BESIDE] = beside_score(evidence, name, seed)
         if name in evidence.copies:
             row[COPIED] = mean(evidence.copies[name], truth.people, seed)
         row |= {view: attribute_keep(arm.seen, truth, view, seed) for view in view_names(truth)}
@@ -130,6 +133,18 @@ def override_score(evidence: Evidence, arm: str, seed: int) -> Score:
     done = evidence.overridden[arm]
     wishes = [wish for row in done.rows if (wish := evidence.wishes[row])]
     return override_rate(done.seen, wishes, evidence.truth.pick(done.rows), seed)
+
+
+def beside_score(evidence: Evidence, arm: str, seed: int) -> Score:
+    """How often the judge is right about what a wish does not speak of. Hair counts as spoken of where a hat is."""
+    done = evidence.overridden[arm]
+    truth, names = evidence.truth.pick(done.rows), state_names(evidence.truth)
+    right = rights(done.seen, truth)
+    for row, wish in zip(right, (evidence.wishes[row] for row in done.rows), strict=True):
+        assert wish, "drawn for it"
+        spoken = {wish.attribute} | (HAIR if wish.attribute in HAIR | {"headwear"} else set())
+        row[[place for place, name in enumerate(names) if name in spoken]] = torch.nan
+    return mean(right.nanmean(1), truth.people, seed)
 
 
 def hidden_table(evidence: Evidence, seed: int) -> dict[str, Row]:

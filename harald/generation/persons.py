@@ -1,14 +1,16 @@
-"""Persons made from persons: without some of their groups, or mixed."""
+"""Persons made from persons: without some of their groups, as a prompt needs them, or mixed."""
 
 import dataclasses
 import hashlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
 
 from harald.config import VECTORS
+from harald.data.description import named
 from harald.errors import ConfigError, PersonFileError, did_you_mean
 from harald.injection.person_file import to_bytes
+from harald.injection.prompt import Prompt
 from harald.records import PersonTokens
 
 
@@ -23,6 +25,20 @@ def without_groups(person: PersonTokens, dropped: Collection[str]) -> PersonToke
         raise ConfigError("no group of the person is left", f"keep one of: {', '.join(known)}")
     slots = dict(zip(known, person.tokens.split([size for _, size in person.groups]), strict=True))
     return dataclasses.replace(person, tokens=torch.cat([slots[name] for name, _ in groups]), groups=groups)
+
+
+def for_prompt(prompt: Prompt, persons: Mapping[str, PersonTokens]) -> dict[str, PersonTokens]:
+    """The persons that the prompt names. What its words say of one makes room: in "<person> with round glasses, on a beach"
+    the group `glasses` is left out. A group that carries more than that stays, and so does the last one.
+    """
+    said: dict[str, set[str]] = {name: set() for name in prompt.names}
+    for name, behind in zip(prompt.names, prompt.texts[1:], strict=True):
+        said[name] |= named(behind)
+    known = {name: {group for group, _ in persons[name].groups} for name in said}
+    return {
+        name: without_groups(persons[name], sorted(kinds & known[name])) if known[name] - kinds else persons[name]
+        for name, kinds in said.items()
+    }
 
 
 def mixed(parts: Sequence[tuple[PersonTokens, float]]) -> PersonTokens:

@@ -13,6 +13,7 @@ from harald.config import Config
 from harald.errors import ConfigError
 from harald.generation.domains import in_domain
 from harald.generation.draw import draw
+from harald.generation.persons import for_prompt
 from harald.injection.prompt import Prompt, check_names, parse
 from harald.jobs.loading import base_model
 from harald.jobs.person_flags import check_base, common_point, load_persons, person_files
@@ -64,7 +65,6 @@ def run(
     )  # fmt: skip
     base = base_model(runtime.hf_cache, config)
     check_base(persons, files, base)
-    tokens = {name: loaded.tokens for name, loaded in persons.items()}
     written, sections = [], []
     progress, steps = Progress(runtime.session, drawings, "picture"), itertools.count(1)
 
@@ -74,7 +74,8 @@ def run(
 
     with kept_kernels(runtime.output / "kernels", "generate"):
         for scene in scenes:
-            present = {name: tokens[name] for name in scene.prompt.names}
+            meant = for_prompt(scene.prompt, persons) if config.generate.words_win else persons
+            present = {name: meant[name].tokens for name in scene.prompt.names}
             pictures = draw(base, scene.prompt, present, numbers, config, scene.domain, point, strength, told)
             plain = draw(base, scene.prompt, {}, numbers, config, scene.domain, point, on_step=told) if compare else []
             for seed, picture in zip(numbers, pictures, strict=True):

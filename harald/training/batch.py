@@ -267,7 +267,7 @@ class Batches(Dataset):
         if choices.random() < train.drop_text:
             prompt = DUMMY_PROMPT
         kept = keep_groups(self.config, step, name)
-        whole, silent = len(kept) == len(self.config.encoder.groups), prompt != with_description(view)
+        whole, silent = len(kept) == len(self.config.encoder.names), prompt != with_description(view)
         return Said(
             prompt=prompt,
             kept=kept,
@@ -288,9 +288,9 @@ class Batches(Dataset):
         """The prompt with words in the place of the tokens: what the kept groups say about the state."""
         if prompt == with_description(view) and "<person" not in view.prompt:
             return view.prompt
-        dropped = {name for name, _ in self.config.encoder.groups} - set(kept)
-        word = self.config.injection.class_word
-        return parse(prompt).with_word(without(state.person, dropped, word) if state.person else word)
+        names, word = self.config.encoder.names, self.config.injection.class_word
+        dropped = set(names) - set(kept)
+        return parse(prompt).with_word(without(state.person, dropped, word, names) if state.person else word)
 
 
 @dataclass(frozen=True)
@@ -319,10 +319,12 @@ class Said:
 
 
 def _granted(state: State, view: View, wish: Wish, config: Config) -> Said:
-    """The wish beside the tokens, which all stay: the words must win. Only the base model knows how that looks."""
+    """The wish beside the tokens: the words must win. Only the base model knows how that looks. A group that carries
+    what is wished for and nothing else makes room, as it does in drawing (see generation.persons.for_prompt).
+    """
     return Said(
         prompt=view.person_prompt.replace(DUMMY_PROMPT, f"{DUMMY_PROMPT} {wish.said}", 1),
-        kept=[group for group, _ in config.encoder.groups],
+        kept=[name for name in config.encoder.names if name != wish.kind] or config.encoder.names,
         described=parse(view.person_prompt).with_word(granted(state.person, wish)),
         shown=False,
     )
@@ -338,8 +340,10 @@ def keep_groups(config: Config, step: int, name: str) -> tuple[str, ...]:
     choices, train = rng(config.seed, "groups", step, name), config.train.at(step)
     if choices.random() < train.drop_references:
         return ()
-    kept = tuple(group for group, _ in config.encoder.groups if choices.random() >= train.drop_group)
-    return kept or tuple(group for group, _ in config.encoder.groups)
+    if train.whole_share and choices.random() < train.whole_share:
+        return config.encoder.names
+    kept = tuple(name for name in config.encoder.names if choices.random() >= train.drop_group)
+    return kept or config.encoder.names
 
 
 def slots_of(kept: Collection[str], encoder: Encoder) -> list[int]:

@@ -17,7 +17,7 @@ from harald.encoder.predict import predict
 from harald.errors import PromptError
 from harald.generation.domains import in_domain
 from harald.generation.draw import draw
-from harald.generation.persons import without_groups
+from harald.generation.persons import for_prompt, without_groups
 from harald.injection.layout import word_ends
 from harald.injection.person_file import check_fits, from_bytes
 from harald.injection.prompt import ANY, Prompt, check_names, parse
@@ -72,6 +72,8 @@ class Studio:
         if person is not None and order.keep is not None:
             groups, kept = {name for name, _ in person.groups}, set(order.keep)
             person = without_groups(person, sorted(groups ^ kept))  # an unknown group is refused there
+        if person is not None and self.config.generate.words_win:
+            person = for_prompt(prompt, {ANY: person})[ANY]
         self.check_length(prompt, person)
         return prompt, person
 

@@ -1,6 +1,6 @@
 import pytest
 
-from harald.data.description import GROUPS, granted, read, wishes, without
+from harald.data.description import GROUPS, KINDS, granted, named, read, wishes, without
 from harald.proving_ground.persons import person
 
 ALL = set(GROUPS)
@@ -38,6 +38,42 @@ def test_nothing_dropped_is_the_very_same_text():
 )
 def test_dropped_groups_are_silent(text, dropped, left):
     assert without(text, dropped, "person") == left
+
+
+def test_a_group_named_after_a_kind_carries_that_kind_alone():
+    text = "a woman with red hair, round glasses and a beard, wearing a coat and a hat"
+    groups = ("face", "hair", "glasses", "worn", "outfit")
+    assert without(text, {"glasses"}, "person", groups) == "a woman with red hair and a beard, wearing a coat and a hat"
+    assert without(text, {"worn"}, "person", groups) == "a woman with red hair and round glasses, wearing a coat"
+    assert without(text, {"face"}, "person", ("face", "outfit")) == "person, wearing a coat", "nobody else carries it"
+    every = ("face", *(kind for kinds in KINDS.values() for kind in kinds))
+    for index in range(100):
+        described = person(0, index).description()
+        for wish in wishes(described):
+            left = without(described, {wish.kind}, "person", every)
+            assert [w for w in wishes(described) if w.kind != wish.kind] == wishes(left)
+
+
+@pytest.mark.parametrize(
+    ("words", "kinds"),
+    [
+        (" with round red glasses, laughing, on a beach", {"glasses"}),
+        (" with a black afro and gold hoop earrings", {"hair", "earrings"}),
+        (" wearing a blue cap in a park", {"headwear"}),
+        (" without glasses", {"glasses"}),
+        (" with a beard wearing a red dress", {"beard", "outfit"}),
+        (" in a red dress", {"outfit"}),
+        (" in a park, a red cap on the bench", set()),
+        (" on top of a mountain", set()),
+        (", smiling, wearing sunglasses, in her red coat", {"glasses", "outfit"}),
+        (" in front of a red cap", set()),
+        (" next to a man wearing a hat", set()),
+        (" laughing with a friend with a beard", set()),
+        ("", set()),
+    ],
+)
+def test_clauses_behind_a_person_speak_of_them(words, kinds):
+    assert named(words) == kinds
 
 
 def test_granted_wish_stands_in_the_place_of_what_was_said_of_its_kind():

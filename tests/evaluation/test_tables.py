@@ -9,11 +9,12 @@ from PIL import Image
 from harald import config
 from harald.evaluation.arms import IDENTITY, NOTHING, OURS, Asking
 from harald.evaluation.evidence import Evidence, Judged, judged, real_targets
+from harald.evaluation.override import Override
 from harald.evaluation.panel import HIDDEN, Cell, Panel, Truth, blind_view, cells
 from harald.evaluation.result import Result
 from harald.evaluation.seen import Seeing, Seen
 from harald.evaluation.state_bars import BLIND, GAPS, MORE, measured
-from harald.evaluation.tables import GAINED, SHARE, TWIN
+from harald.evaluation.tables import BESIDE, GAINED, OVERRIDE, SHARE, TWIN
 from tests.evaluation.readings import ATTRIBUTES, coin, reading
 from tests.evaluation.test_panel import SETTINGS, state
 
@@ -109,6 +110,20 @@ def test_group_that_carries_an_attribute_takes_it_along():
     assert [glasses[column].value for column in (OURS, "without worn", "without hair")] == [1.0, 0.0, 1.0]
     assert hair["without worn"].value == 1.0 > hair[NOTHING].value
     assert Result.of(found, {}, {}, 0).groups == {}, "an encoder of one group has none to drop"
+
+
+def test_what_a_wish_does_not_speak_of_is_judged_beside_it():
+    """Round glasses are asked of everybody: they are drawn, and take the hair of every second cell along."""
+    known, rows = truths(), tuple(range(len(truths())))
+    drawn = known.labels.clamp(min=0).clone()
+    drawn[:, 1] = 1
+    drawn[::2, 0] = (drawn[::2, 0] + 1) % 3
+    wishes = (Override("glasses", 1, "with round glasses", "<person> with round glasses"),) * len(known)
+    found = replace(evidence(known.labels.clamp(min=0)), wishes=wishes, overridden={OURS: Judged(rows, reading(drawn))})
+    row = Result.of(found, {}, {}, 0).arms[OURS]
+    seen = known.labels[:, 0] >= 0
+    assert row[OVERRIDE].value == 1.0
+    assert row[BESIDE].value == pytest.approx((seen[1::2].sum() / seen.sum()).item()) and 0.2 < row[BESIDE].value < 0.8
 
 
 class Colours(Seeing):

@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from harald.errors import ConfigError, PersonFileError
-from harald.generation.persons import mixed, without_groups
+from harald.generation.persons import for_prompt, mixed, without_groups
 from harald.injection.person_file import to_bytes
+from harald.injection.prompt import parse
 from harald.records import PersonTokens
 
 
@@ -27,6 +28,20 @@ def test_unknown_group_and_an_empty_person_are_refused():
         without_groups(person(0), {"hare"})
     with pytest.raises(ConfigError, match="no group of the person is left"):
         without_groups(person(0), {"face", "hair", "worn"})
+
+
+def test_what_the_words_ask_for_makes_room_in_the_tokens():
+    persons = {"anna": person(0), "ben": person(1)}
+    prompt = parse("photo of <person:anna> with a bun and glasses, and <person:ben>, in a park with a man with a beard")
+    made = for_prompt(prompt, persons)
+    assert made["anna"].groups == (("face", 2), ("worn", 2)), "`worn` carries more than glasses"
+    assert torch.equal(made["anna"].tokens, person(0).tokens[[0, 1, 3, 4]])
+    assert made["ben"].groups == persons["ben"].groups and torch.equal(made["ben"].tokens, persons["ben"].tokens)
+    hair = without_groups(person(0), {"face", "worn"})
+    assert for_prompt(parse("<person> with a bun"), {"": hair})[""].groups == hair.groups, "the last group stays"
+    twice = for_prompt(parse("<person> in a park and <person> with long hair"), {"": person(2)})
+    assert twice[""].groups == (("face", 2), ("worn", 2)), "a person has one set of tokens in a prompt"
+    assert set(for_prompt(parse("<person:ben> laughing"), persons)) == {"ben"}
 
 
 def test_mix_is_the_mean_direction_with_the_mean_length():

@@ -178,12 +178,25 @@ def test_dropped_group_is_gone_and_the_others_stay(world):
 
 def test_other_clothes_are_drawn_by_words_and_the_rest_of_the_person_stays(world, drawn):
     people = [0, 4]  # in green and blue
-    worded = world.each("red", people, words=", wearing a red jacket")
+    both = world.each("red", people, words=", wearing a red jacket", **{"generate.words_win": False})
     silent = world.each("red_alone", people, "--drop", "outfit", words=", wearing a red jacket")
-    before, mixed, alone = (red(pictures) for pictures in ([drawn["photo"][n] for n in people], worded, silent))
+    worded = world.each("red_wins", people, words=", wearing a red jacket")
+    before, mixed, alone = (red(pictures) for pictures in ([drawn["photo"][n] for n in people], both, silent))
     assert before < 0.05 and mixed > 0.3 and alone > mixed
-    for pictures in (worded, silent):
+    assert [path.read_bytes() for path in worded] == [path.read_bytes() for path in silent], "words win unasked"
+    for pictures in (both, silent):
         assert world.right(world.see(pictures), people, *HAIR, *WORN) > 0.9
+
+
+def test_another_hair_style_is_drawn_by_words(world):
+    people, style = [0, 1, 4, 5], world.column("hair")
+    wanted = list(world.panel.attributes["hair"]).index("afro")
+    assert wanted not in world.truth(people)[:, style]
+    seen = world.see(world.each("afro", people, words=" with a black afro"))
+    assert (seen.said[:, style] == wanted).double().mean() > 0.7
+    assert world.right(seen, people, "glasses", "beard", "makeup") > 0.9
+    kept = world.see(world.each("no_afro", people, words=" with a black afro", **{"generate.words_win": False}))
+    assert (kept.said[:, style] == wanted).double().mean() < 0.3
 
 
 def test_more_strength_makes_the_judge_surer_of_the_person(world, drawn, nobody):
