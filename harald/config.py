@@ -364,7 +364,7 @@ class Generate(Strict):
     negative_prompt: str = " "
     # What `--domain` puts before a prompt; a LoRA's own domain may do without words.
     domains: tuple[tuple[str, str], ...] = (("photo", "photo of"), ("comic", "comic of"))
-    words_win: bool = True  # groups that carry what a prompt says of the person are left out, see data/description.named
+    words_win: bool = True  # groups that carry what a prompt says of a person are left out of the tokens
     speed: Speed = "eager"
     cache_threshold: float = 0.1  # "fast": a step whose first block changes less takes the last one's remaining blocks
     offload: Literal["none", "text", "blocks"] = "none"  # to the host's memory: text encoder, or the MMDiT's blocks too

@@ -28,17 +28,19 @@ def without_groups(person: PersonTokens, dropped: Collection[str]) -> PersonToke
 
 
 def for_prompt(prompt: Prompt, persons: Mapping[str, PersonTokens]) -> dict[str, PersonTokens]:
-    """The persons that the prompt names. What its words say of one makes room: in "<person> with round glasses, on a beach"
-    the group `glasses` is left out. A group that carries more than that stays, and so does the last one.
+    """The persons that the prompt names, each without the groups that make room for its words."""
+    return {name: without_groups(persons[name], groups) for name, groups in making_room(prompt, persons).items()}
+
+
+def making_room(prompt: Prompt, persons: Mapping[str, PersonTokens]) -> dict[str, list[str]]:
+    """Groups of each person in the prompt that carry what its words say of them, and nothing else: `glasses` in
+    "<person> with round glasses, on a beach", where there is such a group. Not the last ones that a person has.
     """
     said: dict[str, set[str]] = {name: set() for name in prompt.names}
     for name, behind in zip(prompt.names, prompt.texts[1:], strict=True):
         said[name] |= named(behind)
     known = {name: {group for group, _ in persons[name].groups} for name in said}
-    return {
-        name: without_groups(persons[name], sorted(kinds & known[name])) if known[name] - kinds else persons[name]
-        for name, kinds in said.items()
-    }
+    return {name: sorted(kinds & known[name]) if known[name] - kinds else [] for name, kinds in said.items()}
 
 
 def mixed(parts: Sequence[tuple[PersonTokens, float]]) -> PersonTokens:

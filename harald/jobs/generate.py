@@ -13,7 +13,7 @@ from harald.config import Config
 from harald.errors import ConfigError
 from harald.generation.domains import in_domain
 from harald.generation.draw import draw
-from harald.generation.persons import for_prompt
+from harald.generation.persons import making_room, without_groups
 from harald.injection.prompt import Prompt, check_names, parse
 from harald.jobs.loading import base_model
 from harald.jobs.person_flags import check_base, common_point, load_persons, person_files
@@ -74,14 +74,15 @@ def run(
 
     with kept_kernels(runtime.output / "kernels", "generate"):
         for scene in scenes:
-            meant = for_prompt(scene.prompt, persons) if config.generate.words_win else persons
-            present = {name: meant[name].tokens for name in scene.prompt.names}
+            gone = making_room(scene.prompt, persons) if config.generate.words_win else {}
+            present = {name: without_groups(persons[name], gone.get(name, ())).tokens for name in scene.prompt.names}
             pictures = draw(base, scene.prompt, present, numbers, config, scene.domain, point, strength, told)
             plain = draw(base, scene.prompt, {}, numbers, config, scene.domain, point, on_step=told) if compare else []
             for seed, picture in zip(numbers, pictures, strict=True):
                 written.append(folder / f"{scene.prefix}seed_{seed}.png")
                 picture.save(written[-1])
-            sections.append((scene.text, scene.domain, rows(numbers, pictures, plain)))
+            won = {name or "person": groups for name, groups in gone.items() if groups}
+            sections.append((scene.text, scene.domain, won, rows(numbers, pictures, plain)))
     html = reporting.render(
         "generate",
         sections=sections,

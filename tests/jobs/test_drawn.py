@@ -195,6 +195,8 @@ def test_another_hair_style_is_drawn_by_words(world):
     seen = world.see(world.each("afro", people, words=" with a black afro"))
     assert (seen.said[:, style] == wanted).double().mean() > 0.7
     assert world.right(seen, people, "glasses", "beard", "makeup") > 0.9
+    report = (world.root / "output/generate/afro/report.html").read_text()
+    assert "words win, left out: hair of &lt;p0&gt;." in report
     kept = world.see(world.each("no_afro", people, words=" with a black afro", **{"generate.words_win": False}))
     assert (kept.said[:, style] == wanted).double().mean() < 0.3
 
