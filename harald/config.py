@@ -379,6 +379,7 @@ class Evaluate(Strict):
     views: int = 20  # rendered of each synthetic state
     references: tuple[int, ...] = (1, 2, 4, 8)  # numbers of references that are compared
     main_references: int = 4  # of all arms
+    groups: bool = True  # ours without each group of tokens, too
     mean_states: int = 16  # training states whose mean tokens are an arm
     inversion_states: int = 0  # states that get a Textual Inversion; 0: off
     inversion_steps: int = 1000

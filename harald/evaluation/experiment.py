@@ -86,8 +86,8 @@ class Experiment:
         for column, attribute in enumerate(self.panel.attributes):
             if attribute not in VIEW_ATTRIBUTES:
                 self._blind(encoder, column, attribute)
-        groups = [group for group, _ in encoder.config.groups]
-        for group in groups if len(groups) > 1 else []:
+        groups = encoder.config.names if self.config.evaluate.groups else ()
+        for group in groups if len(groups) > 1 else ():
             self.dropped[group] = self.asking.silent(self.rows, self._without(encoder, group, names), self.point)
         self.asked[OTHER] = self.asking.silent(self.rows, self._of_others(names), self.point)
         mean = torch.stack(predicted(encoder, training, self.config.evaluate.batch)).mean(0)

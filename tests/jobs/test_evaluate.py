@@ -86,10 +86,11 @@ def test_rival_that_keeps_the_state_or_was_trained_for_less_is_refused(evaluate,
 
 def test_same_seed_gives_the_same_bytes(evaluate, root):
     small = {"evaluate.views": 4, "evaluate.references": [1], "evaluate.main_references": 1, "evaluate.look_alikes": 0}
-    small |= {"evaluate.inversion_states": 0, "evaluate.mean_states": 1}
+    small |= {"evaluate.inversion_states": 0, "evaluate.mean_states": 1, "evaluate.groups": False}
     one, again = (evaluate(name, "--weights", str(root / "weights"), **small) for name in ("one", "again"))
     for file in ("metrics.json", "config.json", "inputs.json"):
         assert (one / file).read_bytes() == (again / file).read_bytes()
+    assert json.loads((one / "metrics.json").read_text())["groups"] == {}
 
 
 @pytest.mark.slow
