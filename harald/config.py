@@ -352,6 +352,15 @@ class Poc(Strict):
     scenes: tuple[str, ...] = ("laughing on a beach at dusk", "reading in a library", "angry, in the rain at night")
 
 
+@dataclass(frozen=True)
+class Refine(Strict):
+    """Steps of Textual Inversion that begin at the predicted tokens, on the very pictures that they are made of."""
+
+    steps: int = 0  # 0: the tokens stay as they are predicted
+    batch: int = 4  # pictures of a person at a time, each with a noise of its own
+    learning_rate: float = 2e-2  # of the tokens' own scale
+
+
 # eager: the stock pipeline. exact: compiled, no approximation. fast: float8 and a block cache. lightning: few steps.
 Speed = Literal["eager", "exact", "fast", "lightning"]
 
@@ -447,6 +456,7 @@ class Config(Strict):
     prepare: Prepare = Prepare()
     train: Train = Train()
     poc: Poc = Poc()
+    refine: Refine = Refine()
     generate: Generate = Generate()
     evaluate: Evaluate = Evaluate()
     serve: Serve = Serve()

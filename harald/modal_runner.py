@@ -213,13 +213,17 @@ def predict_tokens(
     images: str = "",
     references: int = 0,
     person: str = "",
+    refine: int = 0,
+    domain: str = "photo",
 ) -> dict:
     """Pictures of a person -> a person file. --images: files or folders, comma-separated; or --state-id of a state.
 
-    --person: FILE*0.7+FILE*0.3, or FILE+FILE for their mean: a person file that is a mix of others.
+    --person: FILE*0.7+FILE*0.3, or FILE+FILE for their mean: a person file that is a mix of others. --refine 10: ten
+    steps of optimisation on the pictures (of --domain), after the one pass, for what it missed.
     """
     return run("predict_tokens", preset=preset, run_name=run_name, seed=seed, overrides=overrides, train_run=train_run,
-               state_id=state_id, images=images, references=references, person=person)  # fmt: skip
+               state_id=state_id, images=images, references=references, person=person, refine=refine,
+               domain=domain)  # fmt: skip
 
 
 @job(**config.SCAN_JOB)

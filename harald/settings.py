@@ -96,6 +96,7 @@ def check(config: Config) -> None:
         "poc.steps": config.poc.steps,
         "evaluate.inversion_steps": config.evaluate.inversion_steps,
         "poc.batch": config.poc.batch,
+        "refine.batch": config.refine.batch,
         "poc.scenes": len(config.poc.scenes),
         "evaluate.states": config.evaluate.states,
         "evaluate.mean_states": config.evaluate.mean_states,
@@ -117,11 +118,14 @@ def check(config: Config) -> None:
     _check_share("data.validation_share + data.held_out_share", data.validation_share + data.held_out_share)
     if data.max_states < 0:
         raise ConfigError(f"data.max_states is {data.max_states}", "use 0 (all) or a number of states")
+    if config.refine.steps < 0:
+        raise ConfigError(f"refine.steps is {config.refine.steps}", "use 0 (off) or more, such as 10")
     for name, value in {"data.image_size": data.image_size, "generate.size": config.generate.size}.items():
         if value < 16 or value % 16:
             raise ConfigError(f"{name} is {value}", "use a multiple of 16 (8 by the VAE, 2 by the patches)")
     for name, value in {
         "poc.learning_rate": config.poc.learning_rate,
+        "refine.learning_rate": config.refine.learning_rate,
         "evaluate.inversion_rate": config.evaluate.inversion_rate,
         "train.clip_norm": train.clip_norm,
         "train.contrast_temperature": train.contrast_temperature,

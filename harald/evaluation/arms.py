@@ -17,7 +17,8 @@ from harald.records import View
 
 OURS, NOTHING, WORDS, MEAN = "ours", "no tokens", "description", "mean tokens"
 IDENTITY, OTHER, INVERSION, REAL = "identity-only tokens", "another person's tokens", "textual inversion", "real views"
-ARMS = (OURS, REAL, WORDS, INVERSION, IDENTITY, OTHER, MEAN, NOTHING)
+REFINED = "ours, refined"
+ARMS = (OURS, REFINED, REAL, WORDS, INVERSION, IDENTITY, OTHER, MEAN, NOTHING)
 
 
 def without(group: str) -> str:

@@ -1,6 +1,6 @@
 """Which pictures the panel needs: the tokens of every arm, and the requests that are drawn with them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -15,6 +15,7 @@ from harald.evaluation.arms import (
     NOTHING,
     OTHER,
     OURS,
+    REFINED,
     WORDS,
     Asked,
     Asking,
@@ -77,7 +78,7 @@ class Experiment:
         """
         names = self._predict(encoder, OURS, self.main, self.rows)
         self.asked[OURS] = self.asking.silent(self.rows, names, self.point)
-        self.overridden[OURS] = self.asking.overridden(self.wishes, self._making_room(encoder, names), self.point)
+        self.overridden[OURS] = self.asking.overridden(self.wishes, self._making_room(names), self.point)
         for count in self.config.evaluate.references:
             rows = [row for row in self.rows if len(self.cells[row].references) >= count]
             if rows:
@@ -88,7 +89,7 @@ class Experiment:
                 self._blind(encoder, column, attribute)
         groups = encoder.config.names if self.config.evaluate.groups else ()
         for group in groups if len(groups) > 1 else ():
-            self.dropped[group] = self.asking.silent(self.rows, self._without(encoder, group, names), self.point)
+            self.dropped[group] = self.asking.silent(self.rows, self._without(group, names), self.point)
         self.asked[OTHER] = self.asking.silent(self.rows, self._of_others(names), self.point)
         mean = torch.stack(predicted(encoder, training, self.config.evaluate.batch)).mean(0)
         self.table[MEAN] = mean
@@ -100,6 +101,18 @@ class Experiment:
             return
         names = self._predict(encoder, IDENTITY, self.main, self.rows)
         self.asked[IDENTITY] = self.asking.silent(self.rows, names, encoder.point)
+
+    def refined(self, refine: Callable[[Mapping[str, Sequence[View]]], Mapping[str, Tensor]]) -> None:
+        """refine: name of ours -> the references that its tokens were predicted from, and what becomes of these."""
+        if not self.config.refine.steps:
+            self.notes[REFINED] = "refine.steps is 0"
+            return
+        names = [f"{OURS}/{references_name(self.panel, cell, self.main)}" for cell in self.cells]
+        seen = {name: references(self.panel, cell, self.main) for name, cell in zip(names, self.cells, strict=True)}
+        self.table |= {f"{name}, refined": tokens for name, tokens in refine(seen).items()}
+        names = [f"{name}, refined" for name in names]
+        self.asked[REFINED] = self.asking.silent(self.rows, names, self.point)
+        self.overridden[REFINED] = self.asking.overridden(self.wishes, self._making_room(names), self.point)
 
     def inverted(self, tokens: Mapping[int, Tensor]) -> None:
         """tokens: number of a state -> what Textual Inversion found for it."""
@@ -144,21 +157,21 @@ class Experiment:
         self.table |= dict(zip(fresh, made, strict=True))
         return names
 
-    def _without(self, encoder: PersonEncoder, group: str, names: Sequence[str]) -> list[str]:
+    def _without(self, group: str, names: Sequence[str]) -> list[str]:
         """The same with one group dropped, as `generate` drops it."""
-        return [self._changed(name, without_groups(self._person(encoder, name), [group])) for name in names]
+        return [self._changed(name, without_groups(self._person(name), [group])) for name in names]
 
-    def _making_room(self, encoder: PersonEncoder, names: Sequence[str]) -> list[str]:
+    def _making_room(self, names: Sequence[str]) -> list[str]:
         """For the rows with a wish the tokens that `generate` would take for it."""
         if not self.config.generate.words_win:
             return list(names)
         return [
-            self._changed(name, for_prompt(parse(wish.text), {ANY: self._person(encoder, name)})[ANY]) if wish else name
+            self._changed(name, for_prompt(parse(wish.text), {ANY: self._person(name)})[ANY]) if wish else name
             for name, wish in zip(names, self.wishes, strict=True)
         ]
 
-    def _person(self, encoder: PersonEncoder, name: str) -> PersonTokens:
-        return PersonTokens(self.table[name], encoder.config.groups, encoder.point, encoder.base)
+    def _person(self, name: str) -> PersonTokens:
+        return PersonTokens(self.table[name], self.config.encoder.groups, self.point, self.config.models.base.repo)
 
     def _changed(self, name: str, person: PersonTokens) -> str:
         """The name in the table of what is left of some tokens."""

@@ -1,5 +1,7 @@
 """Pictures of a person -> a person file; or several person files -> their mix, as a file of its own."""
 
+import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 from harald import runs
@@ -9,12 +11,16 @@ from harald.data.index import find_state, states_for
 from harald.data.latents import picture_hash
 from harald.encoder.predict import predict
 from harald.errors import ConfigError, DatasetError
+from harald.generation.domains import in_domain
 from harald.injection.person_file import save_person
 from harald.injection.prompt import ANY
-from harald.jobs.loading import find_trained, trained_encoder
+from harald.jobs.loading import as_trained, base_model, find_trained, trained_encoder
 from harald.jobs.person_flags import load_persons, person_files
-from harald.records import PersonTokens
+from harald.progress import Progress
+from harald.records import PersonTokens, View
 from harald.runtime import Runtime
+from harald.training.batch import DUMMY_PROMPT
+from harald.training.inversion import refined
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp"}
 
@@ -28,26 +34,55 @@ def run(
     images: str = "",
     references: int = 0,
     person: str = "",
+    refine: int = 0,
+    domain: str = "photo",
 ) -> dict:
     """Exactly one of state_id, images and person. references: use at most this many pictures, 0 for all.
 
-    person: files to mix, as generate takes them; no encoder is loaded.
+    person: files to mix, as generate takes them; no encoder is loaded. refine: steps, in place of refine.steps; domain:
+    of images, which the base model is told while it refines.
     """
+    if refine < 0:
+        raise ConfigError(f"--refine is {refine}", "use 0 (off) or more, such as 10")
     if sum(map(bool, (state_id, images, person))) != 1:
         raise ConfigError(
             f"--state-id {state_id!r}, --images {images!r} and --person {person!r}", "give exactly one of the three"
         )
     if references < 0:
         raise ConfigError(f"--references is {references}", "use 1 or more, or 0 for all")
+    if person and refine:
+        raise ConfigError(f"--person {person!r} with --refine {refine}", "refine each file before they are mixed")
     if person:
         return mix(runtime, config, run_name, person, train_run, references)
-    paths = find_images(runtime, images) if images else state_images(runtime, config, state_id)
-    paths = paths[: references or None]
+    if refine:
+        config = dataclasses.replace(config, refine=dataclasses.replace(config.refine, steps=refine))
+    views = find_views(runtime, config, images, domain) if images else state_views(runtime, config, state_id)
+    views = views[: references or None]
     encoder, name = trained_encoder(runtime.hf_cache, config, find_trained(runtime, config, train_run))
+    told = {"prompts": [view.person_prompt for view in views]} if config.refine.steps else {}
     folder = runs.open_run(
-        runtime, "predict_tokens", run_name, config, encoder=name, pictures=[picture_hash(path) for path in paths]
-    )
-    return save(folder, predict(encoder, [load_picture(path) for path in paths], name))
+        runtime, "predict_tokens", run_name, config, encoder=name,
+        pictures=[picture_hash(view.image) for view in views], **told,
+    )  # fmt: skip
+    made = predict(encoder, [load_picture(view.image) for view in views], name)
+    if config.refine.steps:
+        made = better(runtime, as_trained(config, encoder), made, views)
+    return save(folder, made)
+
+
+def better(runtime: Runtime, config: Config, person: PersonTokens, views: Sequence[View]) -> PersonTokens:
+    """Refined on the pictures. Raises ConfigError if they are of several domains, PersonFileError of another base."""
+    domains = sorted({view.domain for view in views})
+    if len(domains) > 1:
+        raise ConfigError(
+            f"the pictures are of the domains {domains}", "refine on pictures of one: give them as --images"
+        )
+    base = base_model(runtime.hf_cache, config, as_published=True)
+    base.use_domain(domains[0])
+    steps, progress = config.refine.steps, Progress(runtime.session, config.refine.steps, "step")
+    (tokens,) = refined(base, person.tokens[None], [views], person.point, config, progress.update)
+    notes = {"refined": f"{steps} steps on {len(views)} pictures"}
+    return dataclasses.replace(person, tokens=tokens.cpu(), notes=person.notes | notes)
 
 
 def mix(runtime: Runtime, config: Config, run_name: str, person: str, train_run: str, references: int) -> dict:
@@ -78,10 +113,18 @@ def save(folder: Path, person: PersonTokens) -> dict:
     }
 
 
-def state_images(runtime: Runtime, config: Config, state_id: str) -> list[Path]:
+def state_views(runtime: Runtime, config: Config, state_id: str) -> list[View]:
     """The state's pictures, at most as many as the encoder was trained to read at once."""
     state = find_state(states_for(runtime, config), state_id)
-    return [view.image for view in state.views[: config.train.max_references]]
+    return list(state.views[: config.train.max_references])
+
+
+def find_views(runtime: Runtime, config: Config, images: str, domain: str) -> list[View]:
+    """Pictures of a domain that nobody has described."""
+    text, views = in_domain(DUMMY_PROMPT, domain, config), []
+    for number, path in enumerate(find_images(runtime, images), 1):
+        views.append(View(domain, number, path, text, text, *load_picture(path).size))
+    return views
 
 
 def find_images(runtime: Runtime, images: str) -> list[Path]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from harald.base import BaseModel
-from harald.config import Config, Point
+from harald.config import VECTORS, Config, Point
 from harald.data.images import load_picture, target_tensor
 from harald.determinism import generator, rng
 from harald.injection.points import plain
@@ -29,16 +29,21 @@ def invert(
     point: Point,
     config: Config,
     told: Callable[[int, str], None] = lambda done, said: None,
+    begin: Tensor | None = None,
 ) -> tuple[Tensor, list[dict[str, float]]]:
     """Tokens [n, K, d] that draw the n persons' views, and the curve: step, its loss, loss on the held-out views (fixed
     noise), means over all persons' targets. Side by side, each as it would be alone but for rounding.
 
-    held_out: of each person, or nothing at all. The prompts are silent about the state. The step size is relative to
-    the scale of what the point expects. told: hears of every step, and what there is to say of it.
+    held_out: of each person, or nothing at all. The prompts are silent about the state. told: hears of every step, and
+    what there is to say of it. begin: tokens [n, K, D] to begin with, of each person, in place of the class word. The
+    step size is relative to the scale of what it begins with.
     """
     config = dataclasses.replace(config, injection=dataclasses.replace(config.injection, point=point))
-    start, scale = initial_tokens(base, config)
-    delta = torch.zeros(len(persons), *start.shape, device=start.device, requires_grad=True)
+    if begin is None:
+        start, scale = initial_tokens(base, config)
+    else:
+        start, scale = begin, _scales(begin, VECTORS[point])
+    delta = torch.zeros(len(persons), *start.shape[-2:], device=start.device, requires_grad=True)
     optimizer = torch.optim.Adam([delta], lr=config.poc.learning_rate)  # of one number alone: no person sees another
     latents = [encoded(base, views, config) for views in persons]
     probe = [target for owner, views in enumerate(held_out) for target in probe_targets(base, views, config, owner)]
@@ -60,6 +65,27 @@ def invert(
     return (start + scale * delta).detach(), curve
 
 
+def refined(
+    base: BaseModel,
+    tokens: Tensor,
+    persons: Sequence[Sequence[View]],
+    point: Point,
+    config: Config,
+    told: Callable[[int, str], None] = lambda done, said: None,
+) -> Tensor:
+    """Predicted tokens [n, K, D] after a few steps of Textual Inversion on the n persons' own pictures: config.refine.
+
+    What one forward pass misses (a face, the colour of a pendant) is in these pictures, and near the tokens. The views'
+    prompts need not tell what is seen: few steps do not take the scene along (docs/log.md, 2026-11-27).
+    """
+    settings = config.refine
+    poc = dataclasses.replace(
+        config.poc, steps=settings.steps, batch=settings.batch, learning_rate=settings.learning_rate
+    )
+    begin = tokens.to(base.device, torch.float32)
+    return invert(base, persons, [], point, dataclasses.replace(config, poc=poc), told, begin)[0]
+
+
 def initial_tokens(base: BaseModel, config: Config) -> tuple[Tensor, Tensor]:
     """The class word K times with a little noise, [K, d], and the root mean square of the class word's own vector, [d];
     [K, 2 d] and [2 d] at both points.
@@ -72,6 +98,12 @@ def initial_tokens(base: BaseModel, config: Config) -> tuple[Tensor, Tensor]:
         made.append((row + 0.1 * scale * noise.to(row), torch.full_like(row, scale)))
     tokens, scales = zip(*made, strict=True)
     return torch.cat(tokens, -1), torch.cat(scales)
+
+
+def _scales(tokens: Tensor, vectors: int) -> Tensor:
+    """Root mean square of each person's tokens [n, K, D], as [n, 1, D]; of each vector of a slot by itself."""
+    halves = tokens.unflatten(-1, (vectors, -1)).square().mean((1, 3)).sqrt()
+    return halves.repeat_interleave(tokens.shape[-1] // vectors, 1)[:, None]
 
 
 @torch.no_grad()

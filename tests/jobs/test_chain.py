@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from harald import cli
+from harald.injection.person_file import load_person
 from tests.states import write_dataset
 
 TINY = ["--preset", "tiny"]
@@ -54,6 +55,20 @@ def test_state_and_its_pictures_give_the_same_person(call, root):
     assert not error
     files = [root / "output" / "predict_tokens" / name / "person.safetensors" for name in ("anna", "by-image")]
     assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_refined_person_is_another_one_and_the_same_each_time(call, root):
+    folder, files = root / "dataset" / "1" / first_state(root), []
+    pictures = ",".join(str(folder / f"comic_view_0{i}.png") for i in (1, 2))
+    for name in ("refined", "again"):
+        flags = ["--images", pictures, "--domain", "comic", "--refine", "2"]
+        error, out = call("predict_tokens", "--run-name", name, "--train-run", "first", *flags)
+        assert not error and '"refined": "2 steps on 2 pictures"' in out
+        files.append(root / "output" / "predict_tokens" / name / "person.safetensors")
+    person, plain = load_person(files[0]), load_person(root / "output/predict_tokens/anna/person.safetensors")
+    assert files[0].read_bytes() == files[1].read_bytes()
+    moved = (person.tokens - plain.tokens).square().mean().sqrt() / plain.tokens.square().mean().sqrt()
+    assert 0.005 < moved < 0.05 and person.encoder == plain.encoder
 
 
 def test_person_changes_the_picture_and_the_same_seed_repeats_it(call, root):
@@ -133,6 +148,10 @@ BAD = [
     (["predict_tokens", "--train-run", "nobody", "--state-id", "seed_1"], "nobody"),
     (["predict_tokens", "--train-run", "first", "--images", "no/such.png"], "no/such.png"),
     (["predict_tokens", "--train-run", "first", "--state-id", "seed_1", "--references", "-1"], "--references is -1"),
+    (["predict_tokens", "--train-run", "first", "--state-id", "seed_1", "--refine", "-1"], "--refine is -1"),
+    (["predict_tokens", "--person", "anna+anna", "--refine", "2"], "--person 'anna+anna' with --refine 2"),
+    (["predict_tokens", "--train-run", "first", "--images", ".", "--domain", "oil"], "of domain 'oil'"),
+    (["predict_tokens", "--overrides", '{"refine.steps": -1}', "--images", "."], "refine.steps is -1"),
     (["generate", "--prompt", "a park", "--person", "anna"], "has no placeholder"),
     (["generate", "--prompt", "", "--person", "anna"], "the prompt is empty"),
     (["generate", "--prompt", "<person>", "--person", "nobody"], "there is no person file"),

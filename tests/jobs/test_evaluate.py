@@ -9,7 +9,7 @@ from harald import cli, config
 from harald.data.index import states_for
 from harald.data.manifest import split_of
 from harald.data.people import PEOPLE
-from harald.evaluation.arms import ARMS, INVERSION, REAL
+from harald.evaluation.arms import ARMS, INVERSION, REAL, REFINED
 from harald.evaluation.state_bars import BARS
 from harald.proving_ground.persons import ATTRIBUTES
 from harald.proving_ground.pretraining import judge
@@ -59,11 +59,12 @@ def embedded(html: str) -> None:
 @pytest.mark.slow
 def test_synthetic_persons_are_judged_in_every_arm_and_the_bars_go_where_they_are_asked(evaluate, root):
     flags = ["--weights", str(root / "weights"), "--identity-run", "faces", "--into", str(root / "docs" / "state.json")]
-    folder = evaluate("persons", *flags)
+    folder = evaluate("persons", *flags, **{"refine.steps": 1})
     metrics = json.loads((folder / "metrics.json").read_text())
     assert set(metrics["arms"]) == set(ARMS) and not metrics["not measured"]
     assert metrics["source"] == "proving_ground" and metrics["states"] == 4 and metrics["cells"] == 16
     assert (metrics["encoder"], metrics["identity"]) == ("first/step_00000002", "faces/step_00000002")
+    assert metrics["arms"][REFINED]["override"]["count"] == metrics["arms"]["ours"]["override"]["count"] > 0
     assert metrics["arms"]["identity-only tokens"]["state kept"]["count"] == 16
     assert metrics["arms"][INVERSION]["state kept"]["count"] == 4 and metrics["arms"][REAL]["state kept"]["count"] == 16
     assert set(metrics["attributes"]) | set(metrics["prompt"]) == set(ATTRIBUTES)
@@ -100,7 +101,7 @@ def test_judge_that_answers_nothing_readable_is_reported_and_fails_nothing(evalu
     assert metrics["unreadable"] == {"drawn": 1.0, "real": 1.0}
     assert all(row["twin test"]["value"] is None for row in metrics["arms"].values())
     assert metrics["loss"]["no tokens"]["worse by"]["value"] is not None
-    assert set(metrics["not measured"]) == {"identity-only tokens", INVERSION}
+    assert set(metrics["not measured"]) == {"identity-only tokens", REFINED, INVERSION}
     rows = json.loads((folder / "bars.json").read_text())["bars"]
     assert [row["name"] for row in rows if row["met"]] in ([], ["copy-paste: drawn minus real"])
     html = (folder / "report.html").read_text()

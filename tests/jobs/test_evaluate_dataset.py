@@ -10,7 +10,7 @@ from PIL import Image
 
 from harald import cli, config
 from harald.data.manifest import split_of
-from harald.evaluation.arms import IDENTITY, INVERSION, NOTHING, OTHER, OURS, REAL
+from harald.evaluation.arms import IDENTITY, INVERSION, NOTHING, OTHER, OURS, REAL, REFINED
 from harald.evaluation.override import WORDS
 from harald.evaluation.questions import questions
 from harald.evaluation.vlm_judge import VlmJudge
@@ -102,7 +102,7 @@ def test_answers_about_the_state_become_every_table(evaluated):
     assert arms[NOTHING]["invented"] == pytest.approx(1 / 3), "glasses on the bare face; a hidden beard is none"
     assert arms[OURS]["override"] == 0.0 and arms[NOTHING]["override"] == 1.0, "words win where no tokens are"
     assert metrics["attributes"]["earrings"][OURS]["value"] is None, "no view shows them"
-    assert set(metrics["not measured"]) == {IDENTITY, INVERSION}
+    assert set(metrics["not measured"]) == {IDENTITY, REFINED, INVERSION}
 
 
 def test_report_says_what_was_found(evaluated):
