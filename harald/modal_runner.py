@@ -214,12 +214,12 @@ def predict_tokens(
     references: int = 0,
     person: str = "",
     refine: int = 0,
-    domain: str = "photo",
+    domain: str = "",
 ) -> dict:
     """Pictures of a person -> a person file. --images: files or folders, comma-separated; or --state-id of a state.
 
     --person: FILE*0.7+FILE*0.3, or FILE+FILE for their mean: a person file that is a mix of others. --refine 10: ten
-    steps of optimisation on the pictures (of --domain), after the one pass, for what it missed.
+    steps of optimisation on the pictures (of --domain: photo), after the one pass, for what it missed.
     """
     return run("predict_tokens", preset=preset, run_name=run_name, seed=seed, overrides=overrides, train_run=train_run,
                state_id=state_id, images=images, references=references, person=person, refine=refine,

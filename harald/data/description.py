@@ -19,12 +19,13 @@ KINDS: dict[str, dict[str, str]] = {
         "tattoo": r"tattoos?|bindi",
     },
     "hair": {
-        "hair": r"\w*hair(ed)?|bald|bun|pony ?tail|pig ?tails|braids?|plaits?|afro|mohawk|bob|curls|locks|dreadlocks"
-        r"|fringe|bangs|undercut|buzz ?cut|pixie|mullet|wig|blonde?|brunette|redhead",
+        "hair": r"(?:\w+-)?hair(?:ed|cut|style)?|bald|bun|pony ?tail|pig ?tails|braids?|plaits?|afro|mohawk|bob|curls"
+        r"|locks|dreadlocks|fringe|bangs|undercut|buzz ?cut|pixie|mullet|wig|blonde?|brunette|redhead",
     },
     "outfit": {
-        "outfit": r"\w*shirt|top|sweater|jumper|hoodie|cardigan|jacket|coat|blazer|suit|dress|blouse|vest|uniform|robe"
-        r"|gown|scarf|tie|jeans|trousers|pants|skirt|shorts|shoes|boots|apron|kimono|sari|outfit|clothes|clothing",
+        "outfit": r"\w*shirt|top|sweater|jumper|pullover|turtleneck|hoodie|cardigan|jacket|\w*coat|blazer|\w*suit"
+        r"|tuxedo|bikini|dress|blouse|vest|uniform|costume|\w*robe|gown|scarf|tie|jeans|trousers|pants|skirt|shorts|pyjamas"
+        r"|shoes|boots|apron|kimono|sari|armou?r|outfit|clothes|clothing",
     },
 }
 FACE, OUTFIT = "face", "outfit"
@@ -34,14 +35,10 @@ _KINDS = {
     for group, kinds in KINDS.items()
     for kind, words in kinds.items()
 }
+_LAST = {names: re.compile(rf"{words.pattern}(?:\s+(?:head|style))?$") for names, words in _KINDS.items()}
 _LIST = re.compile(r",\s+(?:and\s+)?|\s+and\s+")
 _WEARING = re.compile(r",?\s+(?:wearing|dressed in)\s+")
 _HEAD = re.compile(r"\s+with\s+|,\s+")
-_CLAUSES = re.compile(r"[,.;:!?]")
-_OF_THE_PERSON = re.compile(
-    r"\s+(?:and\s+)?(?:with(?:out)?|wearing|dressed\s+in|in(?=\s+(?:an?|the|his|her|their)\b))\s+(.+)", re.IGNORECASE
-)
-_PHRASE = re.compile(r"\s+(?:and|with(?:out)?|wearing|dressed in)\s+", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -93,15 +90,11 @@ def _carrier(phrase: str, family: str, groups: Collection[str]) -> str:
     return next((group for group in (_found(phrase)[1], family) if group in groups), FACE)
 
 
-def named(words: str) -> set[str]:
-    """Kinds that the words behind a person's place in a prompt, up to the next one's, say of the person: clauses that
-    begin with "with", "wearing" and the like.
-
-    >>> sorted(named(" with round glasses and a bun, laughing, in front of a red cap"))
-    ['glasses', 'hair']
+def kind_of(phrase: str) -> str:
+    """The kind that a phrase ends with a word of: 'outfit' for "a hat-shaped coat", '' for "a hat shop". Nothing of it
+    is kept.
     """
-    said = [clause[1] for part in _CLAUSES.split(words) if (clause := _OF_THE_PERSON.match(part))]
-    return {kind for clause in said for phrase in _PHRASE.split(clause) if (kind := _found(phrase)[1])}
+    return next((kind for (_, kind), words in _LAST.items() if words.search(phrase)), "")
 
 
 @dataclass(frozen=True)

@@ -136,13 +136,16 @@ def override_score(evidence: Evidence, arm: str, seed: int) -> Score:
 
 
 def beside_score(evidence: Evidence, arm: str, seed: int) -> Score:
-    """How often the judge is right about what a wish does not speak of. Hair counts as spoken of where a hat is."""
+    """How often the judge is right about what a wish does not speak of. What it hides counts as spoken of: hair under a
+    hat, ears and neck under a headscarf.
+    """
     done = evidence.overridden[arm]
     truth, names = evidence.truth.pick(done.rows), state_names(evidence.truth)
     right = rights(done.seen, truth)
     for row, wish in zip(right, (evidence.wishes[row] for row in done.rows), strict=True):
         assert wish, "drawn for it"
         spoken = {wish.attribute} | (HAIR if wish.attribute in HAIR | {"headwear"} else set())
+        spoken |= {"earrings", "necklace"} if "headscarf" in wish.said else set()
         row[[place for place, name in enumerate(names) if name in spoken]] = torch.nan
     return mean(right.nanmean(1), truth.people, seed)
 

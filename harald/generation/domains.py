@@ -1,17 +1,27 @@
 """The domain of a picture: a photo, a comic, or what else the words of a prompt or a LoRA make of it."""
 
 import re
+from collections.abc import Sequence
+from dataclasses import replace
 
 from harald.config import Config
-from harald.data.prompts import medium
+from harald.data.prompts import PLACEHOLDER, medium
 from harald.data.words import STOP_WORDS
 from harald.errors import ConfigError, PromptError, did_you_mean
+from harald.records import View
 
 
 def domain_words(config: Config) -> dict[str, str]:
     """Domains that can be asked for -> the words that ask for them; '' where no words are set and the LoRA does it."""
     words, lora = dict(config.generate.domains), config.models.lora
     return words if not lora.source or lora.domain in words else words | {lora.domain: ""}
+
+
+def undescribed(views: Sequence[View], config: Config) -> list[View]:
+    """The views as pictures of which nothing but their domain is known: what prompts say of them is forgotten."""
+    words = domain_words(config)
+    said = [f"{words.get(view.domain, '')} {PLACEHOLDER}".strip() for view in views]
+    return [replace(view, prompt=text, person_prompt=text) for view, text in zip(views, said, strict=True)]
 
 
 def in_domain(text: str, domain: str, config: Config) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 import torch
 
 from harald.config import VECTORS
-from harald.data.description import named
+from harald.data.named import named
 from harald.errors import ConfigError, PersonFileError, did_you_mean
 from harald.injection.person_file import to_bytes
 from harald.injection.prompt import Prompt

@@ -32,7 +32,7 @@ from harald.evaluation.panel import Cell, Truth, cells, references, target
 from harald.evaluation.picture_rows import picture_rows
 from harald.evaluation.report import Costs, report
 from harald.evaluation.result import Result
-from harald.generation.domains import domain_words
+from harald.generation.domains import undescribed
 from harald.jobs import evaluate_source
 from harald.jobs.evaluate_source import Material, Source
 from harald.jobs.injection_poc import Cost
@@ -41,7 +41,6 @@ from harald.progress import Progress
 from harald.proving_ground.measure import origin
 from harald.records import View
 from harald.runtime import Runtime, Session
-from harald.training.batch import DUMMY_PROMPT
 from harald.training.inversion import invert, refined
 
 log = logging.getLogger(__name__)
@@ -83,7 +82,7 @@ def run(
     experiment.without_tokens()
     experiment.ours(encoder, material.training)
     experiment.identity_only(rival)
-    experiment.refined(lambda seen: refinements(base, experiment, seen, runtime.session))
+    experiment.refined(lambda seen: refinements(base, experiment, seen, runtime.session, folder))
     inverted, seconds = inversions(base, experiment, runtime.session, folder)
     experiment.inverted(inverted)
     runtime.commit()
@@ -163,22 +162,24 @@ def seconds_for_one(encoder: PersonEncoder, experiment: Experiment) -> float:
 
 
 def refinements(
-    base: QwenImage, experiment: Experiment, seen: Mapping[str, Sequence[View]], session: Session
+    base: QwenImage, experiment: Experiment, seen: Mapping[str, Sequence[View]], session: Session, folder: Path
 ) -> dict[str, Tensor]:
-    """Name of tokens -> these, refined on their references as predict_tokens does it: nobody has described them."""
-    config, made = experiment.config, dict[str, Tensor]()
+    """Name of tokens -> these, refined on their references as predict_tokens does it. folder: keeps them."""
+    config, made, file = experiment.config, dict[str, Tensor](), folder / "refined.safetensors"
+    if file.exists():
+        return load_file(file)
     at_once = max(1, config.evaluate.batch // config.refine.batch)
     progress = Progress(session, len(seen), "person")
     for domain in sorted({views[0].domain for views in seen.values()}):
         base.use_domain(domain)
-        silent = f"{domain_words(config).get(domain, '')} {DUMMY_PROMPT}".strip()
         names = [name for name, views in seen.items() if views[0].domain == domain]
         for start in range(0, len(names), at_once):
             part = names[start : start + at_once]
-            views = [[dataclasses.replace(view, person_prompt=silent) for view in seen[name]] for name in part]
+            views = [undescribed(seen[name], config) for name in part]
             tokens = torch.stack([experiment.table[name] for name in part])
             made |= dict(zip(part, refined(base, tokens, views, experiment.point, config).cpu(), strict=True))
             progress.update(len(made), "refined")
+    runs.write_bytes(file, save({name: tokens.contiguous() for name, tokens in made.items()}))
     return made
 
 

@@ -65,7 +65,7 @@ def run(
     )  # fmt: skip
     base = base_model(runtime.hf_cache, config)
     check_base(persons, files, base)
-    written, sections = [], []
+    written, sections, left_out = [], [], {}
     progress, steps = Progress(runtime.session, drawings, "picture"), itertools.count(1)
 
     def told() -> None:
@@ -83,6 +83,7 @@ def run(
                 picture.save(written[-1])
             won = {name or "person": groups for name, groups in gone.items() if groups}
             sections.append((scene.text, scene.domain, won, rows(numbers, pictures, plain)))
+            left_out |= {scene.text: won} if won else {}
     html = reporting.render(
         "generate",
         sections=sections,
@@ -93,7 +94,12 @@ def run(
         fingerprint=(folder / "fingerprint.json").read_text(),
     )
     runs.write_text(folder / "report.html", html)
-    return {"pictures": [str(path) for path in written], "point": point, "report": str(folder / "report.html")}
+    return {
+        "pictures": [str(path) for path in written],
+        "point": point,
+        "left_out": left_out,  # prompt -> person -> groups that made room for its words
+        "report": str(folder / "report.html"),
+    }
 
 
 def make_scenes(prompt: str, domain: str, config: Config) -> list[Scene]:

@@ -9,17 +9,17 @@ from harald.config import Config
 from harald.data.images import load_picture
 from harald.data.index import find_state, states_for
 from harald.data.latents import picture_hash
+from harald.data.prompts import PLACEHOLDER
 from harald.encoder.predict import predict
 from harald.errors import ConfigError, DatasetError
-from harald.generation.domains import in_domain
+from harald.generation.domains import in_domain, undescribed
 from harald.injection.person_file import save_person
 from harald.injection.prompt import ANY
-from harald.jobs.loading import as_trained, base_model, find_trained, trained_encoder
+from harald.jobs.loading import as_trained, base_model, find_trained, trained_encoder, training_of
 from harald.jobs.person_flags import load_persons, person_files
 from harald.progress import Progress
 from harald.records import PersonTokens, View
 from harald.runtime import Runtime
-from harald.training.batch import DUMMY_PROMPT
 from harald.training.inversion import refined
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp"}
@@ -35,15 +35,17 @@ def run(
     references: int = 0,
     person: str = "",
     refine: int = 0,
-    domain: str = "photo",
+    domain: str = "",
 ) -> dict:
     """Exactly one of state_id, images and person. references: use at most this many pictures, 0 for all.
 
     person: files to mix, as generate takes them; no encoder is loaded. refine: steps, in place of refine.steps; domain:
-    of images, which the base model is told while it refines.
+    of images, which the base model is told while it refines; empty: photo.
     """
     if refine < 0:
         raise ConfigError(f"--refine is {refine}", "use 0 (off) or more, such as 10")
+    if domain and not (images and (refine or config.refine.steps)):
+        raise ConfigError(f"--domain is {domain!r}", "it is for --images with --refine: what the pictures are")
     if sum(map(bool, (state_id, images, person))) != 1:
         raise ConfigError(
             f"--state-id {state_id!r}, --images {images!r} and --person {person!r}", "give exactly one of the three"
@@ -56,31 +58,39 @@ def run(
         return mix(runtime, config, run_name, person, train_run, references)
     if refine:
         config = dataclasses.replace(config, refine=dataclasses.replace(config.refine, steps=refine))
-    views = find_views(runtime, config, images, domain) if images else state_views(runtime, config, state_id)
+    views = find_views(runtime, images, domain or "photo") if images else state_views(runtime, config, state_id)
     views = views[: references or None]
-    encoder, name = trained_encoder(runtime.hf_cache, config, find_trained(runtime, config, train_run))
-    told = {"prompts": [view.person_prompt for view in views]} if config.refine.steps else {}
-    folder = runs.open_run(
-        runtime, "predict_tokens", run_name, config, encoder=name,
-        pictures=[picture_hash(view.image) for view in views], **told,
-    )  # fmt: skip
+    facts = check_domain(views, config) if config.refine.steps else {}
+    trained = find_trained(runtime, config, train_run)
+    encoder, name = trained_encoder(runtime.hf_cache, config, trained)
+    pictures = [picture_hash(view.image) for view in views]
+    folder = runs.open_run(runtime, "predict_tokens", run_name, config, encoder=name, pictures=pictures, **facts)
     made = predict(encoder, [load_picture(view.image) for view in views], name)
     if config.refine.steps:
-        made = better(runtime, as_trained(config, encoder), made, views)
+        made = better(runtime, as_trained(config, encoder, training_of(runtime.hf_cache, trained)), made, views)
     return save(folder, made)
 
 
-def better(runtime: Runtime, config: Config, person: PersonTokens, views: Sequence[View]) -> PersonTokens:
-    """Refined on the pictures. Raises ConfigError if they are of several domains, PersonFileError of another base."""
+def check_domain(views: Sequence[View], config: Config) -> dict[str, str]:
+    """The one domain of the pictures. Raises ConfigError if there are several, or one that the base model has no word
+    for.
+    """
     domains = sorted({view.domain for view in views})
     if len(domains) > 1:
         raise ConfigError(
             f"the pictures are of the domains {domains}", "refine on pictures of one: give them as --images"
         )
+    in_domain(PLACEHOLDER, domains[0], config)
+    return {"domain": domains[0]}
+
+
+def better(runtime: Runtime, config: Config, person: PersonTokens, views: Sequence[View]) -> PersonTokens:
+    """Refined on the pictures, which are of one domain."""
     base = base_model(runtime.hf_cache, config, as_published=True)
-    base.use_domain(domains[0])
+    base.use_domain(views[0].domain)
     steps, progress = config.refine.steps, Progress(runtime.session, config.refine.steps, "step")
-    (tokens,) = refined(base, person.tokens[None], [views], person.point, config, progress.update)
+    seen = undescribed(views, config)
+    (tokens,) = refined(base, person.tokens[None], [seen], person.point, config, progress.update)
     notes = {"refined": f"{steps} steps on {len(views)} pictures"}
     return dataclasses.replace(person, tokens=tokens.cpu(), notes=person.notes | notes)
 
@@ -119,12 +129,10 @@ def state_views(runtime: Runtime, config: Config, state_id: str) -> list[View]:
     return list(state.views[: config.train.max_references])
 
 
-def find_views(runtime: Runtime, config: Config, images: str, domain: str) -> list[View]:
-    """Pictures of a domain that nobody has described."""
-    text, views = in_domain(DUMMY_PROMPT, domain, config), []
-    for number, path in enumerate(find_images(runtime, images), 1):
-        views.append(View(domain, number, path, text, text, *load_picture(path).size))
-    return views
+def find_views(runtime: Runtime, images: str, domain: str) -> list[View]:
+    """Pictures of a domain that nobody has described. Raises DatasetError."""
+    paths = find_images(runtime, images)
+    return [View(domain, n, path, "", "", *load_picture(path).size) for n, path in enumerate(paths, 1)]
 
 
 def find_images(runtime: Runtime, images: str) -> list[Path]:

@@ -1,6 +1,6 @@
 import pytest
 
-from harald.data.description import GROUPS, KINDS, granted, named, read, wishes, without
+from harald.data.description import GROUPS, KINDS, granted, read, wishes, without
 from harald.proving_ground.persons import person
 
 ALL = set(GROUPS)
@@ -52,28 +52,6 @@ def test_a_group_named_after_a_kind_carries_that_kind_alone():
         for wish in wishes(described):
             left = without(described, {wish.kind}, "person", every)
             assert [w for w in wishes(described) if w.kind != wish.kind] == wishes(left)
-
-
-@pytest.mark.parametrize(
-    ("words", "kinds"),
-    [
-        (" with round red glasses, laughing, on a beach", {"glasses"}),
-        (" with a black afro and gold hoop earrings", {"hair", "earrings"}),
-        (" wearing a blue cap in a park", {"headwear"}),
-        (" without glasses", {"glasses"}),
-        (" with a beard wearing a red dress", {"beard", "outfit"}),
-        (" in a red dress", {"outfit"}),
-        (" in a park, a red cap on the bench", set()),
-        (" on top of a mountain", set()),
-        (", smiling, wearing sunglasses, in her red coat", {"glasses", "outfit"}),
-        (" in front of a red cap", set()),
-        (" next to a man wearing a hat", set()),
-        (" laughing with a friend with a beard", set()),
-        ("", set()),
-    ],
-)
-def test_clauses_behind_a_person_speak_of_them(words, kinds):
-    assert named(words) == kinds
 
 
 def test_granted_wish_stands_in_the_place_of_what_was_said_of_its_kind():

@@ -32,7 +32,9 @@ def test_unknown_group_and_an_empty_person_are_refused():
 
 def test_what_the_words_ask_for_makes_room_in_the_tokens():
     persons = {"anna": person(0), "ben": person(1)}
-    prompt = parse("photo of <person:anna> with a bun and glasses, and <person:ben>, in a park with a man with a beard")
+    prompt = parse(
+        "photo of <person:anna> with a bun and glasses, and <person:ben>, in a park with a man with long hair"
+    )
     made = for_prompt(prompt, persons)
     assert made["anna"].groups == (("face", 2), ("worn", 2)), "`worn` carries more than glasses"
     assert torch.equal(made["anna"].tokens, person(0).tokens[[0, 1, 3, 4]])

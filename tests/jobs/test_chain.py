@@ -150,7 +150,11 @@ BAD = [
     (["predict_tokens", "--train-run", "first", "--state-id", "seed_1", "--references", "-1"], "--references is -1"),
     (["predict_tokens", "--train-run", "first", "--state-id", "seed_1", "--refine", "-1"], "--refine is -1"),
     (["predict_tokens", "--person", "anna+anna", "--refine", "2"], "--person 'anna+anna' with --refine 2"),
-    (["predict_tokens", "--train-run", "first", "--images", ".", "--domain", "oil"], "of domain 'oil'"),
+    (["predict_tokens", "--train-run", "first", "--images", ".", "--domain", "oil"], "--domain is 'oil'"),
+    (
+        ["predict_tokens", "--images", "dataset/1/STATE/comic_view_01.png", "--domain", "oil", "--refine", "1"],
+        "of domain 'oil'",
+    ),
     (["predict_tokens", "--overrides", '{"refine.steps": -1}', "--images", "."], "refine.steps is -1"),
     (["generate", "--prompt", "a park", "--person", "anna"], "has no placeholder"),
     (["generate", "--prompt", "", "--person", "anna"], "the prompt is empty"),
@@ -172,8 +176,8 @@ BAD = [
 
 
 @pytest.mark.parametrize(("flags", "says"), BAD, ids=[f"{f[0]}: {says[:30]}" for f, says in BAD])
-def test_bad_input_says_what_and_what_to_do(call, flags, says):
-    error, _ = call(*flags)
+def test_bad_input_says_what_and_what_to_do(call, root, flags, says):
+    error, _ = call(*(flag.replace("STATE", first_state(root)) for flag in flags))
     assert error.startswith("error: "), error
     assert says in error and "\n  fix: " in error
     assert "Traceback" not in error
