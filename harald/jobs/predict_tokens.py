@@ -90,7 +90,7 @@ def better(runtime: Runtime, config: Config, person: PersonTokens, views: Sequen
     base.use_domain(views[0].domain)
     steps, progress = config.refine.steps, Progress(runtime.session, config.refine.steps, "step")
     seen = undescribed(views, config)
-    (tokens,) = refined(base, person.tokens[None], [seen], person.point, config, progress.update)
+    (tokens,) = refined(base, person.tokens[None], [seen], config.injection.point, config, progress.update)
     notes = {"refined": f"{steps} steps on {len(views)} pictures"}
     return dataclasses.replace(person, tokens=tokens.cpu(), notes=person.notes | notes)
 

@@ -5,8 +5,8 @@ import torch
 
 from harald import config
 from harald.config import Config
-from harald.data.description import named
 from harald.data.index import states_for
+from harald.data.named import named
 from harald.errors import DatasetError
 from harald.records import State
 from harald.training.batch import DUMMY_PROMPT, Batch, Batches, keep_groups, slots_of
