@@ -11,6 +11,7 @@ from harald.data.words import PERSON_WORDS
 
 _CLAUSE = re.compile(r"[,;:!?()\n]|\.(?!\d)|\s[-\u2013\u2014]\s")
 _HOW = re.compile(r"\s*\b(with(?:out)?|wearing|wears|dressed\s+in|has|having|in|and)\s+")
+_END = re.compile(r"(?:\s+(?:and|or|with|plus))?\s*$")  # before the next person
 # A noun phrase ends before these.
 _REST = re.compile(
     r"\s+(?=(?:on|at|of|over|under|behind|beside|near|by|from|for|to|into|through|against|that|which|is|are|while"
@@ -32,7 +33,7 @@ def named(words: str) -> set[str]:
     ['beard', 'glasses', 'hair', 'headwear']
     """
     found, listing = set[str](), False
-    for clause in _CLAUSE.split(words):
+    for clause in _CLAUSE.split(_END.sub("", words)):
         kinds, listing = _in_clause(clause.strip(), listing)
         found |= kinds
     return found

@@ -70,6 +70,8 @@ from harald.proving_ground.persons import person
         (" with stubble, in a library", "beard"),
         (" with grey hair in a bun", "hair"),
         (" with black hair in pigtails", "hair"),
+        (" with a bun and ", "hair"),
+        (" and ", ""),
         (" and", ""),
         (" with brown hair in a ponytail, laughing", "hair"),
         (" with a mustache and a hat, in a bar, holding a glass", "beard headwear"),
