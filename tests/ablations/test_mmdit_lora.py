@@ -1,4 +1,4 @@
-"""The ablation's script does what it says: off for the teacher, trained beside the encoder, kept in the checkpoint."""
+"""The ablation's LoRA begins without effect, is trained beside the encoder, and kept in the checkpoint."""
 
 import json
 import os

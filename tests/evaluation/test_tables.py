@@ -14,7 +14,7 @@ from harald.evaluation.panel import HIDDEN, Cell, Panel, Truth, blind_view, cell
 from harald.evaluation.result import Result
 from harald.evaluation.seen import Seeing, Seen
 from harald.evaluation.state_bars import BLIND, GAPS, MORE, measured
-from harald.evaluation.tables import BESIDE, GAINED, OVERRIDE, SHARE, TWIN
+from harald.evaluation.tables import BESIDE, GAINED, OVERRIDE, SHARE, TWIN, beside_score
 from tests.evaluation.readings import ATTRIBUTES, coin, reading
 from tests.evaluation.test_panel import SETTINGS, state
 
@@ -123,6 +123,10 @@ def test_what_a_wish_does_not_speak_of_is_judged_beside_it():
     row = Result.of(found, {}, {}, 0).arms[OURS]
     seen = known.labels[:, 0] >= 0
     assert row[OVERRIDE].value == 1.0
+    hat = replace(wishes[0], attribute="headwear", said="wearing a red hat")
+    assert beside_score(replace(found, wishes=(hat,) * len(known)), OURS, 0).value == pytest.approx(
+        (known.labels[:, 1] == 1).sum().item() / (known.labels[:, 1] >= 0).sum().item()
+    ), "hair under a hat is spoken of, glasses are not"
     assert row[BESIDE].value == pytest.approx((seen[1::2].sum() / seen.sum()).item()) and 0.2 < row[BESIDE].value < 0.8
 
 

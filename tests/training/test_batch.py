@@ -188,3 +188,14 @@ def test_twins_come_in_one_batch_when_asked_for(states):
         assert [sorted(people) for people in drawn].count(["anna", "anna"]) <= 1
         places = [person for people in drawn for person in people]
         assert abs(places.index("anna") - (len(places) - 1 - places[::-1].index("anna"))) == 1
+
+
+def test_whole_share_leaves_so_many_targets_with_all_their_groups():
+    names = config.tiny().encoder.names
+    for share, least, most in ((1.0, 1.0, 1.0), (0.6, 0.5, 0.7), (0.0, 0.0, 0.0)):
+        c = with_train(config.tiny(), drop_group=0.9, whole_share=share)
+        kept = [keep_groups(c, step, "0/photo_view_01") for step in range(400)]
+        # A target that would lose all its groups keeps them, too: they are told apart by the others.
+        whole = sum(groups == names for groups in kept) / len(kept)
+        emptied = (1 - share) * 0.9 ** len(names)
+        assert least - 0.06 <= whole - emptied <= most + 0.06
