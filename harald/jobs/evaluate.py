@@ -201,9 +201,10 @@ def inversions(
         return {}, None
     config = optimising(experiment.config, settings.inversion_steps)
     cost, file = folder / "inversion_cost.json", folder / "inversions.safetensors"
-    if not cost.exists():
-        runs.write_json(cost, {"seconds": seconds_of_inversion(base, next(iter(seen.values())), experiment)})
-    seconds = json.loads(cost.read_text())["seconds"]
+    seconds = (json.loads(cost.read_text()) if cost.exists() else {}).get(origin.device())
+    if seconds is None:  # nothing measured, or elsewhere: one pass is timed here
+        seconds = seconds_of_inversion(base, next(iter(seen.values())), experiment)
+        runs.write_json(cost, {origin.device(): seconds})
     if file.exists():
         return {int(number): tokens for number, tokens in load_file(file).items()}, seconds
     at_once, made, numbers = max(1, settings.batch // config.poc.batch), {}, list(seen)
