@@ -39,4 +39,6 @@ def test_states_in_groups_get_the_tokens_that_each_gets_alone(tmp_path):
     assert same == seconds and all(torch.equal(again[number], made[number]) for number in made)
     evaluate.runs.write_json(tmp_path / "inversion_cost.json", {"another machine": 1e-9})
     tokens, here = evaluate.inversions(base(), experiment, session, tmp_path)  # a run goes on elsewhere
-    assert here > 1e-6 and all(torch.equal(tokens[number], made[number]) for number in made), "timed here, not made again"
+    assert here > 1e-6 and all(torch.equal(tokens[number], made[number]) for number in made), (
+        "timed here, not made again"
+    )
