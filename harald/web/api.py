@@ -83,13 +83,20 @@ def routes(studio: Studio, desk: Desk) -> APIRouter:
 
     @router.post("/api/draw")
     async def draw(request: Request) -> Response:
-        """The fields of Order, and a person file if there is one -> {"pictures": [PNG in base64]}."""
+        """The fields of Order, and a person file if there is one -> {"pictures": [PNG in base64], "left_out": groups of
+        the person that made room for the prompt's words}.
+        """
 
         def check(form: Form) -> Work:
             order = read_order(form.fields, limits)
             found = studio.read_file(form.files[0]) if form.files else None
-            prompt, prepared = studio.prepare(order, found)
-            return lambda place: {"pictures": [_png(p) for p in studio.draw(prompt, prepared, order, place.step)]}
+            prompt, prepared, won = studio.prepare(order, found)
+
+            def work(place: Place) -> dict[str, Any]:
+                pictures = studio.draw(prompt, prepared, order, place.step)
+                return {"pictures": [_png(picture) for picture in pictures], "left_out": won}
+
+            return work
 
         return await serve(request, desk, limits, 1, MAX_BYTES, check)
 

@@ -17,7 +17,7 @@ from harald.encoder.predict import predict
 from harald.errors import PromptError
 from harald.generation.domains import in_domain
 from harald.generation.draw import draw
-from harald.generation.persons import for_prompt, without_groups
+from harald.generation.persons import making_room, without_groups
 from harald.injection.layout import word_ends
 from harald.injection.person_file import check_fits, from_bytes
 from harald.injection.prompt import ANY, Prompt, check_names, parse
@@ -60,8 +60,10 @@ class Studio:
         assert self.encoder is not None, "asked before anything was uploaded"
         return predict(self.encoder, pictures, self.encoder_name)
 
-    def prepare(self, order: Order, person: PersonTokens | None) -> tuple[Prompt, PersonTokens | None]:
-        """Everything that can be wrong with an order, found before it waits in line. Raises HaraldError."""
+    def prepare(self, order: Order, person: PersonTokens | None) -> tuple[Prompt, PersonTokens | None, list[str]]:
+        """Everything that can be wrong with an order, found before it waits in line; at last the groups of the person
+        that made room for the prompt's words. Raises HaraldError.
+        """
         text = in_domain(order.prompt, order.domain, self.config)
         if person is None:
             prompt = parse(text) if "<" in text and "person" in text else Prompt((text,), ())
@@ -72,10 +74,12 @@ class Studio:
         if person is not None and order.keep is not None:
             groups, kept = {name for name, _ in person.groups}, set(order.keep)
             person = without_groups(person, sorted(groups ^ kept))  # an unknown group is refused there
+        won: list[str] = []
         if person is not None and self.config.generate.words_win:
-            person = for_prompt(prompt, {ANY: person})[ANY]
+            won = making_room(prompt, {ANY: person})[ANY]
+            person = without_groups(person, won)
         self.check_length(prompt, person)
-        return prompt, person
+        return prompt, person, won
 
     def check_length(self, prompt: Prompt, person: PersonTokens | None) -> None:
         text = prompt.with_word(self.config.injection.class_word) + TEMPLATE_TAIL

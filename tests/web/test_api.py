@@ -13,6 +13,7 @@ from PIL import Image
 from harald.data.images import load_picture
 from harald.encoder.predict import predict
 from harald.generation.draw import draw
+from harald.generation.persons import without_groups
 from harald.injection.person_file import from_bytes, to_bytes
 from harald.injection.prompt import ANY, parse
 from tests.web.server import AUTH, Writes, form, picture, running, studio
@@ -78,6 +79,22 @@ def test_domain_is_asked_for_in_words_and_a_prompt_that_says_another_one_is_refu
 
     assert drawn("<person> at sea", domain="comic") == drawn("comic of <person> at sea") != drawn("<person> at sea")
     assert "begins with 'photo of' and the domain is 'comic'" in drawn(PROMPT, domain="comic")["error"]
+
+
+def test_words_of_the_prompt_win_over_the_person_and_the_answer_says_so(client, made, person):
+    def asked(prompt: str, **fields: str) -> dict:
+        sent = client.post("/api/draw", data={"prompt": prompt, "compare": "false", **fields}, files=files(person))
+        return lines(sent)[-1]
+
+    silent, worded = asked(PROMPT), asked("photo of <person> with red hair in a park")
+    assert (silent["left_out"], worded["left_out"]) == ([], ["hair"])
+    tokens = without_groups(from_bytes(person, "person"), ["hair"]).tokens
+    prompt = parse("photo of <person> with red hair in a park")
+    expected = draw(made.base, prompt, {ANY: tokens}, [0], made.config, "photo", "output", 1.0)[0]
+    assert pixels(worded["pictures"][0]) == expected.tobytes()
+    assert asked("photo of <person> with red hair in a park", keep="face,worn,outfit") == worded | {"left_out": []}
+    last = asked("photo of <person> with red hair in a park", keep="hair")
+    assert last["left_out"] == [], "not the last group that a person has"
 
 
 def test_without_a_person_the_prompt_is_drawn_as_it_is(client):

@@ -113,6 +113,16 @@ def test_groups_strength_and_seed_change_the_picture_and_a_saved_file_brings_the
     assert draw(page)[0] != first[0]
 
 
+def test_what_the_words_of_the_prompt_left_out_is_said(page):
+    make_person(page)
+    page.fill("#prompt textarea", "<person> with red hair in a park")
+    draw(page)
+    assert page.inner_text("#draw-state") == "Taken from the prompt's words, not from the person: hair."
+    page.fill("#prompt textarea", "<person> in a park")
+    draw(page)
+    assert page.inner_text("#draw-state") == ""
+
+
 def test_errors_are_said_where_they_belong(page):
     page.set_input_files("#pictures", uploads(b"no picture"))
     page.check("#consent")

@@ -138,7 +138,10 @@ const harald = {
     for (const [name, value] of Object.entries(fields)) form.append(name, String(value));
     if (this.person) form.append("person", this.person.blob, "person");
     const answer = await this.ask("/api/draw", form, "draw-state");
-    if (answer) this.show(answer.pictures, seed ?? 0);
+    if (!answer) return;
+    this.show(answer.pictures, seed ?? 0);
+    const gone = answer.left_out;
+    if (gone.length) this.say("draw-state", `Taken from the prompt's words, not from the person: ${gone.join(", ")}.`);
   },
 
   show(pictures, seed) {
