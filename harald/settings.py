@@ -156,9 +156,7 @@ def _check_groups(names: Sequence[str]) -> None:
     """A group is trained to carry what its name says, so the name has to say something."""
     if len(set(names)) != len(names):
         raise ConfigError(f"encoder.groups repeats a name: {names}", "give every group its own name")
-    known = list(
-        dict.fromkeys([*description.GROUPS, *(kind for kinds in description.KINDS.values() for kind in kinds)])
-    )
+    known = {*description.GROUPS, *(kind for kinds in description.KINDS.values() for kind in kinds)}
     for name in names if list(names) != [ALL] else ():
         if name not in known:
             raise ConfigError(
