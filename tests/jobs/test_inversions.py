@@ -10,7 +10,7 @@ from harald.evaluation.panel import cells
 from harald.jobs import evaluate
 from harald.proving_ground.panel import validation_panel
 from harald.runtime import Session
-from harald.training.inversion import invert
+from harald.training.inversion import initial_tokens, invert
 from tests.models import base
 
 
@@ -42,3 +42,17 @@ def test_states_in_groups_get_the_tokens_that_each_gets_alone(tmp_path):
     assert here > 1e-6 and all(torch.equal(tokens[number], made[number]) for number in made), (
         "timed here, not made again"
     )
+
+
+def test_refined_tokens_are_kept_and_taken_up_again(tmp_path):
+    tiny = config.tiny()
+    c = dataclasses.replace(tiny, refine=dataclasses.replace(tiny.refine, steps=1))
+    panel = validation_panel(c, tmp_path, states=2)
+    experiment = Experiment(panel, cells(panel, c.evaluate, 0), c)
+    seen = {f"ours/{n}": panel.states[n].views[:2] for n in range(2)}
+    start = initial_tokens(base(), c)[0]
+    experiment.table |= {name: start.clone() for name in seen}
+    made = evaluate.refinements(base(), experiment, seen, Session(), tmp_path)
+    assert set(made) == set(seen) and all(not torch.equal(tokens, start) for tokens in made.values())
+    again = evaluate.refinements(None, experiment, seen, Session(), tmp_path)  # no model is asked
+    assert all(torch.equal(again[name], made[name]) for name in made)
