@@ -388,6 +388,7 @@ class Evaluate(Strict):
     views: int = 20  # rendered of each synthetic state
     references: tuple[int, ...] = (1, 2, 4, 8)  # numbers of references that are compared
     main_references: int = 4  # of all arms
+    hiding_states: int = 0  # synthetic states for each attribute that some of their views hide
     groups: bool = True  # ours without each group of tokens, too
     mean_states: int = 16  # training states whose mean tokens are an arm
     inversion_states: int = 0  # states that get a Textual Inversion; 0: off
@@ -571,7 +572,7 @@ def mini() -> Config:
             ),
         ),
         generate=Generate(size=128, steps=24, guidance=2.5),
-        evaluate=Evaluate(look_alikes=8, inversion_rate=2e-2, batch=64),
+        evaluate=Evaluate(look_alikes=8, hiding_states=8, inversion_rate=2e-2, batch=64),
         pretrain=Pretrain(
             vae=Stage(steps=11_000, segments=1, batch=64, learning_rate=1.5e-3, states=8192, first_states=512),
             base=base,

@@ -208,9 +208,9 @@ def _check_speed(config: Config) -> None:
 
 
 def _check_evaluate(evaluate: Evaluate) -> None:
-    for name, value in {"look_alikes": evaluate.look_alikes, "inversion_states": evaluate.inversion_states}.items():
-        if value < 0:
-            raise ConfigError(f"evaluate.{name} is {value}", "use 0 or more")
+    for name in ("look_alikes", "hiding_states", "inversion_states"):
+        if getattr(evaluate, name) < 0:
+            raise ConfigError(f"evaluate.{name} is {getattr(evaluate, name)}", "use 0 or more")
     if evaluate.views < 4:
         raise ConfigError(f"evaluate.views is {evaluate.views}", "use 4 or more: two of each domain")
     if min(evaluate.references, default=0) < 1 or evaluate.main_references not in evaluate.references:

@@ -31,17 +31,23 @@ def override_of(arm: str) -> str:
     return f"override, {arm}"
 
 
-def hiding(attribute: str) -> str:
-    """Name of ours with the one reference that hides an attribute."""
-    return f"one reference, {attribute} hidden"
-
-
 @dataclass(frozen=True)
 class Asked:
     """An arm's pictures. rows: numbers of its cells (an arm may leave cells out); requests: one for each."""
 
     rows: tuple[int, ...]
     requests: tuple[Request, ...]
+
+
+@dataclass(frozen=True)
+class Hiding:
+    """Pictures of the same cells: ours from all their references, and from the first one alone, which hides something
+    that the target shows.
+    """
+
+    cells: tuple[Cell, ...]
+    many: Asked
+    one: Asked
 
 
 class Asking:

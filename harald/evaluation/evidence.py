@@ -30,13 +30,22 @@ class Judged:
 
 
 @dataclass(frozen=True)
+class Compared:
+    """What the judge says of the same cells, drawn from all their references and from the one that hides something."""
+
+    truth: Truth
+    many: Seen
+    one: Seen
+
+
+@dataclass(frozen=True)
 class Evidence:
     """views: the judge on all real views of the panel, in order; real: on each cell's real target.
 
     arms: by name, without the real views. counts: ours by the number of references. wishes: for every cell, and
     overridden, by arm, the pictures that should show them. copies: arm -> [its rows] float64, how much nearer the drawn
-    picture is to a reference than the real target is. dropped: ours without a group of tokens, by its name. blind: by
-    attribute, ours with the one reference that hides it.
+    picture is to a reference than the real target is. dropped: ours without a group of tokens, by its name. hiding: by
+    attribute, ours where one reference hides it.
     """
 
     panel: Panel
@@ -50,7 +59,7 @@ class Evidence:
     overridden: Mapping[str, Judged]
     copies: Mapping[str, Tensor]
     dropped: Mapping[str, Judged] = field(default_factory=dict)
-    blind: Mapping[str, Judged] = field(default_factory=dict)
+    hiding: Mapping[str, Compared] = field(default_factory=dict)
 
 
 def real_targets(panel: Panel, cells: Sequence[Cell], views: Seen) -> Judged:

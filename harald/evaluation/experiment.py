@@ -1,7 +1,7 @@
 """Which pictures the panel needs: the tokens of every arm, and the requests that are drawn with them."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ from harald.evaluation.arms import (
     WORDS,
     Asked,
     Asking,
-    hiding,
+    Hiding,
     others,
     override_of,
     predicted,
@@ -28,7 +28,7 @@ from harald.evaluation.arms import (
 )
 from harald.evaluation.drawing import Request
 from harald.evaluation.override import Override, override
-from harald.evaluation.panel import VIEW_ATTRIBUTES, Cell, Panel, blind_view, references
+from harald.evaluation.panel import VIEW_ATTRIBUTES, Cell, Panel, hiding_cells, references
 from harald.generation.persons import for_prompt, without_groups
 from harald.injection.prompt import ANY, parse
 from harald.records import PersonTokens, View
@@ -37,18 +37,19 @@ from harald.records import PersonTokens, View
 @dataclass
 class Experiment:
     """table: name -> tokens [K, d]. asked: arm -> its pictures; counts: ours by the number of references; dropped: ours
-    without a group of tokens, by its name; blind: ours with the one reference that hides an attribute, by its name;
-    overridden: arm -> pictures of its wishes. notes: arm that was left out -> why.
+    without a group of tokens, by its name; hiding: attribute -> pictures of the states of `hidden`, a panel of its own,
+    where one reference hides it; overridden: arm -> pictures of its wishes. notes: arm that was left out -> why.
     """
 
     panel: Panel
     cells: Sequence[Cell]
+    hidden: Panel
     config: Config
     table: dict[str, Tensor] = field(default_factory=dict)
     asked: dict[str, Asked] = field(default_factory=dict)
     counts: dict[int, Asked] = field(default_factory=dict)
     dropped: dict[str, Asked] = field(default_factory=dict)
-    blind: dict[str, Asked] = field(default_factory=dict)
+    hiding: dict[str, Hiding] = field(default_factory=dict)
     overridden: dict[str, Asked] = field(default_factory=dict)
     notes: dict[str, str] = field(default_factory=dict)
 
@@ -84,9 +85,9 @@ class Experiment:
             if rows:
                 counted = self._predict(encoder, OURS, count, rows)
                 self.counts[count] = self.asking.silent(rows, counted, self.point)
-        for column, attribute in enumerate(self.panel.attributes):
+        for attribute in self.hidden.attributes:
             if attribute not in VIEW_ATTRIBUTES:
-                self._blind(encoder, column, attribute)
+                self._hiding(encoder, attribute)
         groups = encoder.config.names if self.config.evaluate.groups else ()
         for group in groups if len(groups) > 1 else ():
             self.dropped[group] = self.asking.silent(self.rows, self._without(group, names), self.point)
@@ -130,28 +131,32 @@ class Experiment:
             **self.asked,
             **{f"{count} references": asked for count, asked in self.counts.items()},
             **{without(group): asked for group, asked in self.dropped.items()},
-            **{hiding(name): asked for name, asked in self.blind.items()},
             **{override_of(arm): asked for arm, asked in self.overridden.items()},
         }
 
     def requests(self) -> list[Request]:
         return [request for asked in self.everything().values() for request in asked.requests]
 
+    def hiding_requests(self) -> list[Request]:
+        return [r for found in self.hiding.values() for asked in (found.many, found.one) for r in asked.requests]
+
     def _predict(self, encoder: PersonEncoder, arm: str, count: int, rows: Sequence[int]) -> list[str]:
         """Names in the table of the tokens of each row's cell, predicted where they are not there yet."""
-        return self._tokens(encoder, arm, [self.cells[row] for row in rows], count)
+        return self._tokens(encoder, arm, self.panel, [self.cells[row] for row in rows], count)
 
-    def _blind(self, encoder: PersonEncoder, column: int, attribute: str) -> None:
-        """Where one of the main references hides an attribute: drawn from that one alone."""
-        seen = [(row, blind_view(self.panel, self.cells[row], self.main, column)) for row in self.rows]
-        lone = {row: replace(self.cells[row], references=(view,)) for row, view in seen if view is not None}
-        if lone:
-            names = self._tokens(encoder, OURS, list(lone.values()), 1)
-            self.blind[attribute] = self.asking.silent(list(lone), names, self.point)
+    def _hiding(self, encoder: PersonEncoder, attribute: str) -> None:
+        cells = hiding_cells(self.hidden, attribute, self.main, self.config.seed)
+        if cells:
+            asking = Asking(self.hidden, cells, self.config)
+            many, one = (
+                asking.silent(range(len(cells)), self._tokens(encoder, OURS, self.hidden, cells, count), self.point)
+                for count in (self.main, 1)
+            )
+            self.hiding[attribute] = Hiding(tuple(cells), many, one)
 
-    def _tokens(self, encoder: PersonEncoder, arm: str, cells: Sequence[Cell], count: int) -> list[str]:
-        names = [f"{arm}/{references_name(self.panel, cell, count)}" for cell in cells]
-        views = {name: references(self.panel, cell, count) for name, cell in zip(names, cells, strict=True)}
+    def _tokens(self, encoder: PersonEncoder, arm: str, panel: Panel, cells: Sequence[Cell], count: int) -> list[str]:
+        names = [f"{arm}/{references_name(panel, cell, count)}" for cell in cells]
+        views = {name: references(panel, cell, count) for name, cell in zip(names, cells, strict=True)}
         fresh = [name for name in views if name not in self.table]
         made = predicted(encoder, [views[name] for name in fresh], self.config.evaluate.batch)
         self.table |= dict(zip(fresh, made, strict=True))

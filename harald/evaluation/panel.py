@@ -84,12 +84,25 @@ def references(panel: Panel, cell: Cell, count: int) -> tuple[View, ...]:
     return tuple(panel.states[cell.state].views[number] for number in cell.references[:count])
 
 
-def blind_view(panel: Panel, cell: Cell, count: int, column: int) -> int | None:
-    """The first of `count` references that hides an attribute which another of them and the target show. None: none."""
-    labels = panel.labels[cell.state][:, column]
-    seen = cell.references[:count]
-    blind = [view for view in seen if labels[view] == HIDDEN]
-    return blind[0] if 0 < len(blind) < len(seen) and labels[cell.target] >= 0 else None
+def hiding_cells(panel: Panel, attribute: str, count: int, seed: int) -> list[Cell]:
+    """Cells whose first reference hides what the target shows of an attribute. Of the other count - 1 references one at
+    least shows it, and all where enough views do. What somebody does not wear does not count: whoever sees nothing
+    guesses it. A state gives as many as `cells` takes of it, if its views can make them.
+    """
+    classes, column, made = panel.attributes[attribute], list(panel.attributes).index(attribute), []
+    for number, state in enumerate(panel.states):
+        labels = panel.labels[number][:, column].tolist()
+        orders = {domain: _shuffled(state, domain, seed) for domain in state.domains}
+        targets = [
+            [view for view in order if labels[view] >= 0 and classes[labels[view]] != NONE] for order in orders.values()
+        ]
+        for shown in filter(None, targets):
+            for order in orders.values():
+                blind = [view for view in order if labels[view] == HIDDEN]
+                clear = [view for view in order if labels[view] >= 0 and view != shown[-1]]
+                if blind and clear and count > 1:
+                    made.append(Cell(number, shown[-1], (blind[0], *clear, *blind[1:])[:count]))
+    return made
 
 
 @dataclass(frozen=True)

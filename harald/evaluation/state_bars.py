@@ -17,7 +17,7 @@ from harald.evaluation.keep import UNMEASURED, domain_gap, state_gain
 from harald.evaluation.result import Result
 from harald.evaluation.tables import ALIKE, COPIED, GAINED, INVENTED, OVERRIDE, SHARE, TWIN
 
-ENOUGH = 8  # cells that hide an attribute, for it to be compared
+ENOUGH = 8  # cells of which a reference hides an attribute, for it to be compared
 CHANCE, CEILING, BASE = "share, chance 0.5", "share of the judge's ceiling", "share of the base model without a person"
 _SMALL = ("earrings", "necklace")
 _PLAIN = ("hair", "hair_colour", "beard", "glasses", "headwear", "makeup")
@@ -48,7 +48,7 @@ _NEEDS = {
     BLIND: "the judge cannot tell the looks apart on real views",
     GAIN: "textual inversion keeps no more of the state than no tokens do",
     "identity against look-alikes": "needs evaluate.look_alikes, and a judge that knows faces",
-    MORE: f"no attribute is hidden by one reference and shown by another one and the target in {ENOUGH} cells",
+    MORE: f"nothing is hidden by one reference and shown by another one and the target in {ENOUGH} cells",
     **dict.fromkeys(GAPS, "needs pictures of both domains, and a judge that tells the looks apart in them"),
 }
 

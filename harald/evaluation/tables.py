@@ -151,17 +151,16 @@ def beside_score(evidence: Evidence, arm: str, seed: int) -> Score:
 
 
 def hidden_table(evidence: Evidence, seed: int) -> dict[str, Row]:
-    """Attribute of the state -> how often the main references are right about it, how often the one of them alone that
-    hides it, and the difference. Attributes that no reference hides are left out.
+    """Attribute of the state -> how often the main number of references is right about it, how often the one of them
+    alone that hides it, and the difference. Attributes that no reference hides are left out.
     """
     table = {}
-    for name, blind in evidence.blind.items():
-        truth, many = evidence.truth.pick(blind.rows), evidence.arms[OURS].only(blind.rows)
-        column = state_names(truth).index(name)
+    for name, found in evidence.hiding.items():
+        truth, column = found.truth, state_names(found.truth).index(name)
         table[name] = {
-            OURS: mean(rights(many.seen, truth)[:, column], truth.people, seed),
-            ALONE: mean(rights(blind.seen, truth)[:, column], truth.people, seed),
-            GAINED: right_gain(many.seen, blind.seen, truth, name, seed),
+            OURS: mean(rights(found.many, truth)[:, column], truth.people, seed),
+            ALONE: mean(rights(found.one, truth)[:, column], truth.people, seed),
+            GAINED: right_gain(found.many, found.one, truth, name, seed),
         }
     return table
 

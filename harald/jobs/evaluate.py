@@ -23,9 +23,9 @@ from harald.encoder.model import PersonEncoder
 from harald.errors import ConfigError
 from harald.evaluation import state_bars
 from harald.evaluation.accuracy import Score
-from harald.evaluation.arms import OURS, hiding, others, override_of, predicted, without
+from harald.evaluation.arms import OURS, others, override_of, predicted, without
 from harald.evaluation.drawing import Request, draw_all
-from harald.evaluation.evidence import Evidence, copied, judged, real_targets
+from harald.evaluation.evidence import Compared, Evidence, copied, judged, real_targets
 from harald.evaluation.experiment import Experiment
 from harald.evaluation.loss_gap import arm_losses, loss_table
 from harald.evaluation.panel import Cell, Truth, cells, references, target
@@ -78,7 +78,9 @@ def run(
         else evaluate_source.dataset(runtime, config)
     )
     base = base_model(runtime.hf_cache, config, as_published=True)
-    experiment = Experiment(material.panel, cells(material.panel, config.evaluate, config.seed), config)
+    experiment = Experiment(
+        material.panel, cells(material.panel, config.evaluate, config.seed), material.hidden, config
+    )
     experiment.without_tokens()
     experiment.ours(encoder, material.training)
     experiment.identity_only(rival)
@@ -88,8 +90,9 @@ def run(
     runtime.commit()
     costs = Costs(seconds_for_one(encoder, experiment), seconds, config.evaluate.inversion_steps)
     losses = flow_losses(base, experiment)
-    pictures = drawn(runtime, base, experiment, folder)
-    evidence = gathered(experiment, pictures, material)
+    pictures = drawn(runtime, base, experiment, experiment.requests(), folder)
+    hidden = drawn(runtime, base, experiment, experiment.hiding_requests(), folder)
+    evidence = gathered(experiment, pictures, hidden, material)
     result = Result.of(evidence, losses, experiment.notes, config.seed)
     here = origin.here()
     rows = state_bars.rows(
@@ -97,7 +100,11 @@ def run(
         seed=config.seed, source=source, encoder=name, preset=config.preset,
     )  # fmt: skip
     state_bars.merge_into(folder / "bars.json", rows, here, config.seed)
-    facts |= {"states": len(material.panel.states), "cells": len(experiment.cells), "pictures": len(pictures)}
+    facts |= {
+        "states": len(material.panel.states),
+        "cells": len(experiment.cells),
+        "pictures": len(pictures) + len(hidden),
+    }
     runs.write_json(folder / "metrics.json", result.as_json(**facts, seed=config.seed, judge=judge))
     shown = picture_rows(evidence, experiment.everything(), pictures, config.evaluate.main_references, config.seed)
     runs.write_text(folder / "report.html", report(folder, result, rows, costs, shown, config, facts))
@@ -136,9 +143,10 @@ def identity_only(
     return encoder, name
 
 
-def drawn(runtime: Runtime, base: QwenImage, experiment: Experiment, folder: Path) -> dict[Request, Image.Image]:
+def drawn(
+    runtime: Runtime, base: QwenImage, experiment: Experiment, requests: Sequence[Request], folder: Path
+) -> dict[Request, Image.Image]:
     """Kept in the folder as they come."""
-    requests = experiment.requests()
     progress, committed = Progress(runtime.session, len(set(requests)), "picture"), time.monotonic()
 
     def told(done: int) -> None:
@@ -260,8 +268,13 @@ def first_cells(experiment: Experiment) -> list[Cell]:
     return list({cell.state: cell for cell in reversed(experiment.cells)}.values())[::-1]
 
 
-def gathered(experiment: Experiment, pictures: dict, material: Material) -> Evidence:
-    """Everything that the judge says."""
+def gathered(
+    experiment: Experiment,
+    pictures: Mapping[Request, Image.Image],
+    hidden: Mapping[Request, Image.Image],
+    material: Material,
+) -> Evidence:
+    """Everything that the judge says. hidden: pictures of what one reference hides."""
     panel, seen = experiment.panel, judged(experiment.everything(), pictures, material.judge)
     return Evidence(
         panel=panel,
@@ -277,6 +290,17 @@ def gathered(experiment: Experiment, pictures: dict, material: Material) -> Evid
             arm: copied(panel, experiment.cells, asked, pictures, experiment.main)
             for arm, asked in experiment.asked.items()
         },
-        blind={name: seen[hiding(name)] for name in experiment.blind},
+        hiding=compared(experiment, hidden, material),
         dropped={group: seen[without(group)] for group in experiment.dropped},
     )
+
+
+def compared(
+    experiment: Experiment, pictures: Mapping[Request, Image.Image], material: Material
+) -> dict[str, Compared]:
+    """Attribute -> what the judge says where one reference hides it."""
+    made = {}
+    for name, found in experiment.hiding.items():
+        seen = judged({"many": found.many, "one": found.one}, pictures, material.judge)
+        made[name] = Compared(Truth.of(material.hidden, found.cells), seen["many"].seen, seen["one"].seen)
+    return made

@@ -21,7 +21,7 @@ from harald.evaluation.vlm_judge import VlmJudge
 from harald.jobs.loading import ensure
 from harald.proving_ground.measure import models, origin
 from harald.proving_ground.mini_models import SHIPPED
-from harald.proving_ground.panel import held_out_panel, rendered_states
+from harald.proving_ground.panel import held_out_panel, hiding_panel, rendered_states
 from harald.records import State, View
 from harald.runtime import Runtime
 
@@ -30,12 +30,13 @@ Source = Literal["auto", "proving_ground", "dataset"]
 
 @dataclass(frozen=True)
 class Material:
-    """views: what the judge says about all real views of the panel, in order; training: references of states that
-    training may see.
+    """views: what the judge says about all real views of the panel, in order; hidden: states of which some views hide
+    something; training: references of states that training may see.
     """
 
     judge: Seeing
     panel: Panel
+    hidden: Panel
     views: Seen
     training: Sequence[Sequence[View]]
 
@@ -71,8 +72,9 @@ def proving_ground(config: Config, weights: str, folder: Path) -> Material:
     judge = Classifier(models.load_judge(judge_folder(weights), config.pretrain.side))
     panel = held_out_panel(config, folder / "panel")
     views = judge.see([load_picture(view.image) for state in panel.states for view in state.views])
-    trained = rendered_states(config, folder / "training", 0, config.evaluate.mean_states)
-    return Material(judge, panel, views, samples([state for state, _ in trained], config))
+    trained = rendered_states(config, folder / "training", range(config.evaluate.mean_states))
+    hidden = hiding_panel(config, folder / "hidden")
+    return Material(judge, panel, hidden, views, samples([state for state, _ in trained], config))
 
 
 def dataset(runtime: Runtime, config: Config) -> Material:
@@ -91,7 +93,7 @@ def dataset(runtime: Runtime, config: Config) -> Material:
             "no states are left to train on", "lower data.validation_share or data.held_out_share and train again"
         )
     rng(config.seed, "evaluate", "mean").shuffle(training)
-    return Material(judge, panel, views, samples(training[: config.evaluate.mean_states], config))
+    return Material(judge, panel, panel, views, samples(training[: config.evaluate.mean_states], config))
 
 
 def samples(states: Sequence[State], config: Config) -> list[tuple[View, ...]]:

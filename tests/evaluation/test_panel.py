@@ -4,7 +4,18 @@ from pathlib import Path
 import torch
 
 from harald.config import Evaluate
-from harald.evaluation.panel import HIDDEN, Cell, Panel, Truth, blind_view, cells, majority, references, target
+from harald.evaluation.panel import (
+    HIDDEN,
+    UNREADABLE,
+    Cell,
+    Panel,
+    Truth,
+    cells,
+    hiding_cells,
+    majority,
+    references,
+    target,
+)
 from harald.records import State, View
 from tests.evaluation.readings import ATTRIBUTES
 
@@ -67,10 +78,22 @@ def test_panel_of_a_single_person_still_has_others():
     assert others(replace(p, people=(0, 0, 0, 0))) == [0, 1, 2, 3]
 
 
-def test_reference_is_blind_that_hides_what_another_one_and_the_target_show():
-    views = torch.tensor([[1], [HIDDEN], [1], [HIDDEN], [1]])
-    panel = Panel({"earrings": ("none", "hoops")}, (state(0, 5, 0),), (views,), (0,), (0,), ("stranger",))
-    assert blind_view(panel, Cell(0, 4, (0, 1, 3)), 3, 0) == 1
-    assert blind_view(panel, Cell(0, 4, (0, 2, 1)), 2, 0) is None, "the hiding one is not among them"
-    assert blind_view(panel, Cell(0, 4, (1, 3)), 2, 0) is None, "none shows it"
-    assert blind_view(panel, Cell(0, 3, (0, 1)), 2, 0) is None, "the target hides it"
+def test_first_reference_hides_what_the_others_and_the_target_show():
+    def made(*views: int, count: int = 3) -> list[Cell]:
+        labels = torch.tensor(views)[:, None]
+        someone = state(0, len(views), 0)
+        return hiding_cells(
+            Panel({"earrings": ("none", "hoops")}, (someone,), (labels,), (0,), (0,), ("stranger",)),
+            "earrings",
+            count,
+            0,
+        )
+
+    (cell,) = made(1, HIDDEN, 1, HIDDEN, 1)
+    assert cell.references[0] in (1, 3) and {*cell.references[1:], cell.target} == {0, 2, 4}
+    (cell,) = made(1, HIDDEN, 1, HIDDEN)
+    assert {cell.references[1], cell.target} == {0, 2} and {cell.references[0], cell.references[2]} == {1, 3}
+    assert made(1, HIDDEN) == [], "no other reference shows it"
+    assert made(1, 1, 1) == made(HIDDEN, HIDDEN) == made(1, UNREADABLE, 1) == []
+    assert made(0, HIDDEN, 0, 0) == [], "no earrings are there to be hidden"
+    assert made(1, HIDDEN, 1, count=1) == [], "one reference is not more than one"

@@ -8,9 +8,9 @@ from PIL import Image
 
 from harald import config
 from harald.evaluation.arms import IDENTITY, NOTHING, OURS, Asking
-from harald.evaluation.evidence import Evidence, Judged, judged, real_targets
+from harald.evaluation.evidence import Compared, Evidence, Judged, judged, real_targets
 from harald.evaluation.override import Override
-from harald.evaluation.panel import HIDDEN, Cell, Panel, Truth, blind_view, cells
+from harald.evaluation.panel import HIDDEN, Panel, Truth, cells, hiding_cells
 from harald.evaluation.result import Result
 from harald.evaluation.seen import Seeing, Seen
 from harald.evaluation.state_bars import BLIND, GAPS, MORE, measured
@@ -38,25 +38,30 @@ def world(persons: int = 12) -> Panel:
     return Panel(ATTRIBUTES, states, tuple(labels), people, rivals, ("twin",) * count)
 
 
-def evidence(said: torch.Tensor, one: torch.Tensor | None = None) -> Evidence:
-    """What ours shows in the main cells, and with any one reference; the other arms say anything."""
+def evidence(said: torch.Tensor, one: torch.Tensor | None = None, missed: tuple[str, ...] = ()) -> Evidence:
+    """What ours shows in the main cells, and with one reference; the other arms say anything. missed: what a reference
+    that hides it does not tell.
+    """
     panel = world()
     chosen = cells(panel, CONFIG.evaluate, 0)
     truth, rows = Truth.of(panel, chosen), tuple(range(len(chosen)))
     views = reading(torch.cat(panel.labels).clamp(min=0))
     ours, chance = Judged(rows, reading(said)), Judged(rows, coin(truth))
     one = ours.seen if one is None else reading(one)
-    hidden = {name: blind_rows(panel, chosen, column) for column, name in enumerate(ATTRIBUTES) if name != "scene"}
     return Evidence(
         panel, tuple(chosen), truth, views, real_targets(panel, chosen, views),
         {OURS: ours, NOTHING: chance, IDENTITY: chance}, {1: Judged(rows, one), 4: ours}, (None,) * len(chosen), {},
         {OURS: torch.zeros(len(chosen), dtype=torch.float64)},
-        blind={name: Judged(tuple(rows), one.pick(rows)) for name, rows in hidden.items()},
+        hiding={name: compared(panel, name, name in missed) for name in ATTRIBUTES if name != "scene"},
     )  # fmt: skip
 
 
-def blind_rows(panel: Panel, chosen: list[Cell], column: int) -> list[int]:
-    return [row for row, cell in enumerate(chosen) if blind_view(panel, cell, 4, column) is not None]
+def compared(panel: Panel, name: str, is_missed: bool) -> Compared:
+    known = Truth.of(panel, hiding_cells(panel, name, 4, 0))
+    right = known.labels.clamp(min=0)
+    wrong, column = right.clone(), list(ATTRIBUTES).index(name)
+    wrong[:, column] = (right[:, column] + is_missed) % 3
+    return Compared(known, reading(right), reading(wrong))
 
 
 def truths() -> Truth:
@@ -86,14 +91,12 @@ def test_swapped_twins_lose_every_cell():
 
 
 def test_four_references_gain_where_the_one_was_blind():
-    known = truths()
-    blind = known.labels.clamp(min=0).clone()
-    blind[:, 1] = (blind[:, 1] + 1) % 3
-    result, bars = values(evidence(known.labels.clamp(min=0), blind))
+    said = truths().labels.clamp(min=0)
+    one = (said + 1) % 2
+    result, bars = values(evidence(said, one, ("glasses",)))
     assert {name: row[GAINED].value for name, row in result.hidden.items()} == {"hair": 0.0, "glasses": 1.0}
     assert bars[MORE] == 0.0, "the attribute that gains least counts"
-    blind[:, 0] = (blind[:, 0] + 1) % 3
-    assert values(evidence(known.labels.clamp(min=0), blind))[1][MORE] == 1.0
+    assert values(evidence(said, one, ("hair", "glasses")))[1][MORE] == 1.0
     assert result.counts[4][SHARE].value == 1.0 > result.counts[1][SHARE].value
 
 

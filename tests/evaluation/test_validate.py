@@ -24,7 +24,7 @@ def panel(tmp_path_factory):
 
 def test_panel_is_of_persons_that_neither_training_nor_the_held_out_panel_has(panel, tmp_path):
     held_out = held_out_panel(CONFIG, tmp_path / "held-out").states
-    trained = [state for state, _ in rendered_states(CONFIG, tmp_path / "trained", 0, 4)]
+    trained = [state for state, _ in rendered_states(CONFIG, tmp_path / "trained", range(4))]
     described = [state.person for state in (*panel.states, *held_out, *trained)]
     assert len(set(described)) == len(described)
     assert panel.relations == ("twin", "twin") and panel.rivals == (1, 0) and panel.people == (0, 0)

@@ -59,7 +59,7 @@ def embedded(html: str) -> None:
 @pytest.mark.slow
 def test_synthetic_persons_are_judged_in_every_arm_and_the_bars_go_where_they_are_asked(evaluate, root):
     flags = ["--weights", str(root / "weights"), "--identity-run", "faces", "--into", str(root / "docs" / "state.json")]
-    folder = evaluate("persons", *flags, **{"refine.steps": 1})
+    folder = evaluate("persons", *flags, **{"refine.steps": 1, "evaluate.hiding_states": 1})
     metrics = json.loads((folder / "metrics.json").read_text())
     assert set(metrics["arms"]) == set(ARMS) and not metrics["not measured"]
     assert metrics["source"] == "proving_ground" and metrics["states"] == 4 and metrics["cells"] == 16
@@ -70,6 +70,8 @@ def test_synthetic_persons_are_judged_in_every_arm_and_the_bars_go_where_they_ar
     assert set(metrics["attributes"]) | set(metrics["prompt"]) == set(ATTRIBUTES)
     assert set(metrics["references"]) == {"1", "4"} and len(metrics["domains"]) == 4
     assert metrics["arms"]["ours"]["look-alike test"]["count"] == 8
+    hidden = metrics["hidden by one reference"]
+    assert set(hidden) == {"hair_colour", "necklace"} and all(row["gain"]["count"] >= 1 for row in hidden.values())
     content = json.loads((root / "docs" / "state.json").read_text())
     assert [row["name"] for row in content["bars"]] == [bar.name for bar in BARS]
     assert {row["seed"] for row in content["bars"]} == {0} and content["seed"] == 0

@@ -22,7 +22,7 @@ def test_states_in_groups_get_the_tokens_that_each_gets_alone(tmp_path):
     )  # fmt: skip
     c = dataclasses.replace(tiny, evaluate=settings)
     panel = validation_panel(c, tmp_path, states=4)
-    experiment = Experiment(panel, cells(panel, settings, 0), c)
+    experiment = Experiment(panel, cells(panel, settings, 0), panel, c)
     told = []
     session = Session()
     session.progress = lambda done, total, unit: told.append((done, total))
@@ -48,7 +48,7 @@ def test_refined_tokens_are_kept_and_taken_up_again(tmp_path):
     tiny = config.tiny()
     c = dataclasses.replace(tiny, refine=dataclasses.replace(tiny.refine, steps=1))
     panel = validation_panel(c, tmp_path, states=2)
-    experiment = Experiment(panel, cells(panel, c.evaluate, 0), c)
+    experiment = Experiment(panel, cells(panel, c.evaluate, 0), panel, c)
     seen = {f"ours/{n}": panel.states[n].views[:2] for n in range(2)}
     start = initial_tokens(base(), c)[0]
     experiment.table |= {name: start.clone() for name in seen}

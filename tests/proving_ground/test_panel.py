@@ -8,7 +8,8 @@ from harald import config
 from harald.data.images import load_picture
 from harald.errors import ConfigError
 from harald.evaluation.override import COLOURS, WORDS
-from harald.proving_ground.panel import held_out_panel
+from harald.evaluation.panel import HIDDEN, hiding_cells
+from harald.proving_ground.panel import held_out_panel, hiding_panel
 from harald.proving_ground.persons import ATTRIBUTES, person, rendered
 from harald.proving_ground.persons.look import COLOURS as DYES
 from harald.proving_ground.persons.look import FRAMES
@@ -43,6 +44,22 @@ def test_twins_are_one_person_and_look_alikes_one_look(panel):
     state = torch.tensor([name not in ("scene", "expression", "pose", "domain") for name in ATTRIBUTES])
     assert (looks[0] != looks[1])[state & seen].any() and (looks[2] == looks[3])[state & seen].all()
     assert len({load_picture(view.image).tobytes() for state in panel.states for view in state.views}) == 16
+
+
+def test_hiding_states_have_views_that_hide_what_others_show(tmp_path):
+    c = settings(hiding_states=1, views=8)
+    panel = hiding_panel(c, tmp_path / "one")
+    found = {name: hiding_cells(panel, name, c.evaluate.main_references, c.seed) for name in ATTRIBUTES}
+    assert {name for name, cells in found.items() if cells} == {"hair_colour", "necklace"} and len(panel.states) == 2
+    for name, cells in found.items():
+        column = list(ATTRIBUTES).index(name)
+        for cell in cells:
+            labels = panel.labels[cell.state][:, column]
+            assert labels[cell.references[0]] == HIDDEN and labels[cell.target] >= 0 and labels[cell.references[1]] >= 0
+    again = hiding_panel(c, tmp_path / "two")
+    assert [state.state_id for state in again.states] == [state.state_id for state in panel.states]
+    assert all(torch.equal(a, b) for a, b in zip(again.labels, panel.labels, strict=True))
+    assert not hiding_panel(settings(hiding_states=0), tmp_path / "none").states
 
 
 def test_odd_number_of_states_is_refused(tmp_path):

@@ -1,5 +1,7 @@
 """The attributes that the truth knows of every picture, their classes, and when a part can be seen."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 from harald.proving_ground.persons.head import Part
@@ -88,6 +90,14 @@ def visible(look: Look, pixels: dict[Part, float]) -> dict[str, bool]:
         "pose": True,
         "domain": True,
     }
+
+
+# Attribute -> looks of which some views often show it and others hide it: cropped hair under headwear is a few pixels,
+# a pendant hangs at the picture's edge. What else there is of a state is hidden in all its views or in none, as a rule.
+SOMETIMES_HIDDEN: dict[str, Callable[[Look], bool]] = {
+    "hair_colour": lambda look: look.hair == "cropped" and look.headwear in ("cap", "beanie", "hat"),
+    "necklace": lambda look: look.necklace == "pendant",
+}
 
 
 def _earrings_seen(look: Look, pixels: dict[Part, float]) -> bool:
