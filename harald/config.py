@@ -491,6 +491,12 @@ def stages(warm_up: int, cross_view: int, mixed: int, twins: int) -> tuple[Phase
     )  # fmt: skip
 
 
+def by_kind(times: int = 1) -> tuple[tuple[str, int], ...]:
+    """32 tokens, or `times` as many, in a group for each thing that a prompt may ask for instead."""
+    sizes = {"face": 8, "hair": 5, "glasses": 3, "beard": 2, "earrings": 2, "necklace": 2, "headwear": 3, "makeup": 2}
+    return tuple((name, times * size) for name, size in (sizes | {"outfit": 5}).items())
+
+
 def full() -> Config:
     """The published models on one H200."""
     return Config(
@@ -503,7 +509,15 @@ def full() -> Config:
             ),
         ),
         data=Data(held_out_share=0.02),
-        train=Train(phases=stages(3000, 6000, 7000, 4000), parts=4, validate_every=1000, economy=ECONOMIES[141]),
+        encoder=Encoder(groups=by_kind(2)),
+        train=Train(
+            phases=stages(3000, 6000, 7000, 4000),
+            drop_group=0.3,
+            whole_share=0.6,
+            parts=4,
+            validate_every=1000,
+            economy=ECONOMIES[141],
+        ),
         generate=Generate(domains=(("photo", "photo of"),), speed="exact"),
     )
 
@@ -523,17 +537,7 @@ def mini() -> Config:
         ),
         data=Data(image_size=128, min_side=32, validation_share=0.1),
         encoder=Encoder(
-            groups=(
-                ("face", 8),
-                ("hair", 5),
-                ("glasses", 3),
-                ("beard", 2),
-                ("earrings", 2),
-                ("necklace", 2),
-                ("headwear", 3),
-                ("makeup", 2),
-                ("outfit", 5),
-            ),
+            groups=by_kind(),
             max_pixels=128 * 128,
             mix_layers=4,
             connector_layers=1,
