@@ -287,6 +287,7 @@ class Train(Strict):
     drop_text: float = 0.1  # a target is drawn from the tokens alone
     drop_group: float = 0.1  # each group of slots is left out
     whole_share: float = 0.0  # share of targets of which none is
+    drop_one: float = 0.0  # share of the others of which just one is, and one that the description speaks of
     override_share: float = 0.0  # share of targets whose prompt asks for what the pictures do not show; needs a teacher
     twins_together: bool = False  # states of one person come in one batch, see people.csv
     drop_references: float = 0.0  # no tokens: no gradient while the base is frozen, see docs/log.md

@@ -247,6 +247,7 @@ def _check_train(train: Train, where: str) -> None:
         "drop_text",
         "drop_group",
         "whole_share",
+        "drop_one",
         "override_share",
         "drop_references",
         "teacher_beside",

@@ -85,6 +85,17 @@ def without(text: str, dropped: Collection[str], class_word: str, groups: Collec
     return str(Description(class_word if FACE in dropped else said.head, items, clothes))
 
 
+def carriers(text: str, groups: Collection[str]) -> list[str]:
+    """Groups that carry something the description says, in their order.
+
+    >>> carriers("a man with red hair and round glasses, wearing a coat", ("face", "hair", "glasses", "beard", "outfit"))
+    ['face', 'hair', 'glasses', 'outfit']
+    """
+    said = read(text)
+    found = {FACE} | {_carrier(phrase, family, groups) for phrase, family in said.items + said.clothes}
+    return [group for group in groups if group in found]
+
+
 def _carrier(phrase: str, family: str, groups: Collection[str]) -> str:
     """The group that carries a phrase: of its kind, else of its family, else the face."""
     return next((group for group in (_found(phrase)[1], family) if group in groups), FACE)

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from harald.config import Config, Encoder
-from harald.data.description import Wish, granted, wishes, without
+from harald.data.description import Wish, carriers, granted, wishes, without
 from harald.data.images import load_picture, target_tensor, within_pixels
 from harald.data.latents import LatentCache
 from harald.data.pairs import draw_domain, draw_pair, draw_states
@@ -266,7 +266,7 @@ class Batches(Dataset):
         prompt = view.person_prompt if choices.random() < train.state_free_share else with_description(view)
         if choices.random() < train.drop_text:
             prompt = DUMMY_PROMPT
-        kept = keep_groups(self.config, step, name)
+        kept = keep_groups(self.config, step, name, state.person)
         whole, silent = len(kept) == len(self.config.encoder.names), prompt != with_description(view)
         return Said(
             prompt=prompt,
@@ -335,13 +335,17 @@ def with_description(view: View) -> str:
     return view.prompt if "<person" in view.prompt else f"{DUMMY_PROMPT}, {view.prompt}"
 
 
-def keep_groups(config: Config, step: int, name: str) -> tuple[str, ...]:
-    """Groups that are not dropped: this is what makes per-group switches work later."""
+def keep_groups(config: Config, step: int, name: str, person: str = "") -> tuple[str, ...]:
+    """Groups that are not dropped: this is what makes per-group switches work later. person: the state's description."""
     choices, train = rng(config.seed, "groups", step, name), config.train.at(step)
     if choices.random() < train.drop_references:
         return ()
     if train.whole_share and choices.random() < train.whole_share:
         return config.encoder.names
+    if train.drop_one and choices.random() < train.drop_one:
+        spoken_of = carriers(person, config.encoder.names) if person else []
+        gone = choices.choice(spoken_of or config.encoder.names)
+        return tuple(name for name in config.encoder.names if name != gone) or config.encoder.names
     kept = tuple(name for name in config.encoder.names if choices.random() >= train.drop_group)
     return kept or config.encoder.names
 

@@ -199,3 +199,15 @@ def test_whole_share_leaves_so_many_targets_with_all_their_groups():
         whole = sum(groups == names for groups in kept) / len(kept)
         emptied = (1 - share) * 0.9 ** len(names)
         assert least - 0.06 <= whole - emptied <= most + 0.06
+
+
+def test_one_group_is_left_out_that_the_description_speaks_of():
+    names, said = config.tiny().encoder.names, "a man with red hair, wearing a coat"
+    c = with_train(config.tiny(), drop_one=1.0)
+    gone = [set(names) - set(keep_groups(c, step, "x", said)) for step in range(100)]
+    assert {len(groups) for groups in gone} == {1} and set.union(*gone) == {"face", "hair", "outfit"}
+    silent = [set(names) - set(keep_groups(c, step, "x")) for step in range(100)]
+    assert set.union(*silent) == set(names), "where nothing is said, any one"
+    half = with_train(config.tiny(), drop_one=1.0, whole_share=0.5)
+    whole = sum(keep_groups(half, step, "x", said) == names for step in range(400))
+    assert 160 < whole < 240
