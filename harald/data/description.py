@@ -88,7 +88,7 @@ def without(text: str, dropped: Collection[str], class_word: str, groups: Collec
 def carriers(text: str, groups: Collection[str]) -> list[str]:
     """Groups that carry something the description says, in their order.
 
-    >>> carriers("a man with red hair and round glasses, wearing a coat", ("face", "hair", "glasses", "beard", "outfit"))
+    >>> carriers("a man with red hair and glasses, wearing a coat", ("face", "hair", "glasses", "beard", "outfit"))
     ['face', 'hair', 'glasses', 'outfit']
     """
     said = read(text)

@@ -336,7 +336,7 @@ def with_description(view: View) -> str:
 
 
 def keep_groups(config: Config, step: int, name: str, person: str = "") -> tuple[str, ...]:
-    """Groups that are not dropped: this is what makes per-group switches work later. person: the state's description."""
+    """Groups that are not dropped: what makes switches work later. person: the description of the state."""
     choices, train = rng(config.seed, "groups", step, name), config.train.at(step)
     if choices.random() < train.drop_references:
         return ()
