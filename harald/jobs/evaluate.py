@@ -36,7 +36,15 @@ from harald.generation.domains import undescribed
 from harald.jobs import evaluate_source
 from harald.jobs.evaluate_source import Material, Source
 from harald.jobs.injection_poc import Cost
-from harald.jobs.loading import Training, as_trained, base_model, find_trained, trained_encoder, training_of
+from harald.jobs.loading import (
+    Training,
+    as_trained,
+    base_model,
+    find_trained,
+    is_exported,
+    trained_encoder,
+    training_of,
+)
 from harald.progress import Progress
 from harald.proving_ground.measure import origin
 from harald.records import View
@@ -53,7 +61,8 @@ def run(
     runtime: Runtime, config: Config, run_name: str, train_run: str = "", identity_run: str = "",
     source: Source = "auto", weights: str = "", into: str = "",
 ) -> dict:  # fmt: skip
-    """identity_run: another run of train, whose tokens are to carry the identity alone. source: see evaluate_source.
+    """identity_run: another run of train, or the folder of an exported encoder, whose tokens are to carry the identity
+    alone. source: see evaluate_source.
     weights: folder with the judge of the synthetic persons; empty: the package's. into: a file that the rows join.
     """
     trained = find_trained(runtime, config, train_run)
@@ -125,9 +134,9 @@ def identity_only(
     """The encoder of --identity-run, and its name. Raises ConfigError if it is no fair rival of ours."""
     if not run_name:
         return None, ""
-    source = runs.find_run(runtime, "train", run_name)
+    source = Path(run_name) if is_exported(Path(run_name)) else runs.find_run(runtime, "train", run_name)
     training = training_of(runtime.hf_cache, source)
-    assert training, "a run says how it was trained"
+    assert training, "runs and exported encoders say how they were trained"
     if training.targets != "other_state":
         raise ConfigError(
             f"--identity-run {run_name} was trained with train.targets {training.targets!r}: it keeps the state too",

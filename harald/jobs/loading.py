@@ -11,7 +11,7 @@ from harald import determinism, hub, runs
 from harald.base.qwen_image import QwenImage
 from harald.base.speed import EAGER, Drawing
 from harald.config import Config, Data, ModelRef
-from harald.encoder.model import PersonEncoder, load_encoder, reads
+from harald.encoder.model import WEIGHTS, PersonEncoder, load_encoder, reads
 from harald.errors import ConfigError, ModelError
 from harald.injection.points import calibration
 from harald.runtime import Runtime
@@ -75,19 +75,26 @@ def find_trained(runtime: Runtime, config: Config, train_run: str) -> Path | Mod
 
 
 def trained_encoder(cache: Path, config: Config, source: Path | ModelRef) -> tuple[PersonEncoder, str]:
-    """The encoder of a training run's best checkpoint (without validation: the newest) or of a repository, and its
-    name, `<run>/<step>` or `<repository>@<commit>`. source: see `find_trained`.
+    """The encoder of a training run's best checkpoint (without validation: the newest), of a repository or of its
+    folder, and its name, `<run>/<step>` or `<repository>@<commit>`. source: see `find_trained`.
 
     Raises ConfigError if a run has no checkpoint, ModelError if a repository is not in the cache.
     """
     if isinstance(source, ModelRef):
         ensure(cache, source)
         folder, dtype = hub.snapshot(cache, source), config.dtype
+    elif is_exported(source):
+        folder, dtype = source, config.dtype
     else:
         folder, trained = find_checkpoint(source)
         dtype = trained.dtype
     ensure(cache, reads(folder))
     return load_encoder(cache, folder, determinism.device(), determinism.dtype(dtype)), name_of(cache, source)
+
+
+def is_exported(folder: Path) -> bool:
+    """Whether it is what export_encoder writes, and no run of train."""
+    return (folder / TRAINING).is_file()
 
 
 @dataclass(frozen=True)
@@ -120,19 +127,24 @@ def recorded(run: Path) -> dict[str, Any] | None:
 
 
 def name_of(cache: Path, source: Path | ModelRef) -> str:
-    """`<run>/<step>` or `<repository>@<commit>`. Raises ConfigError if a run has no checkpoint."""
+    """`<run>/<step>`, `<repository>@<commit>` or `<folder>@<hash>`. Raises ConfigError if a run has no checkpoint."""
     if isinstance(source, ModelRef):
         return f"{source.repo}@{hub.revision(cache, source.repo, source.revision)[:12]}"
+    if is_exported(source):
+        return f"{source.name}@{runs.sha256(source / WEIGHTS)[:12]}"
     return f"{source.name}/{find_checkpoint(source)[0].name}"
 
 
 def training_of(cache: Path, source: Path | ModelRef) -> Training | None:
     """Of what `trained_encoder` loads from there; None if a repository does not say. Raises ModelError."""
-    if not isinstance(source, ModelRef):
+    if isinstance(source, ModelRef):
+        ensure(cache, source)
+        file = hub.snapshot(cache, source) / TRAINING
+    elif is_exported(source):
+        file = source / TRAINING
+    else:
         checkpoint, config = find_checkpoint(source)
         return Training.of(config, checkpoint)
-    ensure(cache, source)
-    file = hub.snapshot(cache, source) / TRAINING
     try:
         return Training(**json.loads(file.read_text())) if file.exists() else None
     except (ValueError, TypeError) as error:

@@ -1,6 +1,7 @@
 """The evaluation from end to end, with models of random weights: everything is drawn, judged and reported."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,16 @@ def test_synthetic_persons_are_judged_in_every_arm_and_the_bars_go_where_they_ar
 def test_rival_that_keeps_the_state_or_was_trained_for_less_is_refused(evaluate, rival, said):
     with pytest.raises(SystemExit, match=said):
         evaluate("unfair", "--identity-run", rival)
+
+
+def test_rival_may_be_an_exported_encoder(evaluate, root):
+    cli.main(["export_encoder", "--preset", "tiny", "--train-run", "faces", "--run-name", "faces"])
+    rival = root / "output" / "export_encoder" / "faces" / "repository"
+    small = {"evaluate.references": [1], "evaluate.main_references": 1, "evaluate.inversion_states": 0}
+    flags = ["--weights", str(root / "weights"), "--identity-run", str(rival)]
+    metrics = json.loads((evaluate("exported", *flags, **small) / "metrics.json").read_text())
+    assert re.fullmatch(r"repository@[0-9a-f]{12}", metrics["identity"])
+    assert metrics["arms"]["identity-only tokens"]["state kept"]["count"] == 16
 
 
 def test_same_seed_gives_the_same_bytes(evaluate, root):
