@@ -10,11 +10,9 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from harald.config import ECONOMIES, PRESETS, Config, Evaluate, Train
-from harald.data import description
 from harald.errors import ConfigError, did_you_mean
 
 _ADAPTER = TypeAdapter(Config)
-ALL = "all"  # what a group may be called that carries everything
 
 # What may change between two starts of one training run without changing any of its bytes up to a given step.
 _OPERATIONAL = {
@@ -135,7 +133,9 @@ def check(config: Config) -> None:
     }.items():
         if not value > 0:
             raise ConfigError(f"{name} is {value}", "use a number above 0")
-    _check_groups([name for name, _ in encoder.groups])
+    names = encoder.names
+    if len(set(names)) != len(names):
+        raise ConfigError(f"encoder.groups repeats a name: {names}", "give every group its own name")
     if data.min_views < 2:
         raise ConfigError(f"data.min_views is {data.min_views}", "use 2 or more: one view to look at, one to draw")
     if not config.injection.class_word.strip():
@@ -150,19 +150,6 @@ def check(config: Config) -> None:
     _check_speed(config)
     _check_train(train, "train")
     _check_phases(train)
-
-
-def _check_groups(names: Sequence[str]) -> None:
-    """A group is trained to carry what its name says, so the name has to say something."""
-    if len(set(names)) != len(names):
-        raise ConfigError(f"encoder.groups repeats a name: {names}", "give every group its own name")
-    known = {*description.GROUPS, *(kind for kinds in description.KINDS.values() for kind in kinds)}
-    for name in names if list(names) != [ALL] else ():
-        if name not in known:
-            raise ConfigError(
-                f"encoder.groups has {name!r}, which is no part of a person that descriptions speak of",
-                f"{did_you_mean(name, known)} One group alone may be called {ALL!r}",
-            )
 
 
 def _check_economy(config: Config) -> None:

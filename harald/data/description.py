@@ -5,6 +5,8 @@ import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+from harald.errors import ConfigError, did_you_mean
+
 # Kinds of what a phrase says, by family. A phrase is of the first kind of which it has a word; other phrases belong to
 # the face, other clothes to the outfit. A group of tokens is named after the kind that it carries, or after a family.
 KINDS: dict[str, dict[str, str]] = {
@@ -30,6 +32,7 @@ KINDS: dict[str, dict[str, str]] = {
 }
 FACE, OUTFIT = "face", "outfit"
 GROUPS = (FACE, *KINDS)
+ALL = "all"  # what a group may be called that carries everything
 _KINDS = {
     (group, kind): re.compile(rf"\b({words})\b", re.IGNORECASE)
     for group, kinds in KINDS.items()
@@ -39,6 +42,17 @@ _LAST = {names: re.compile(rf"{words.pattern}(?:\s+(?:head|style))?$") for names
 _LIST = re.compile(r",\s+(?:and\s+)?|\s+and\s+")
 _WEARING = re.compile(r",?\s+(?:wearing|dressed in)\s+")
 _HEAD = re.compile(r"\s+with\s+|,\s+")
+
+
+def check_groups(names: Sequence[str]) -> None:
+    """A group is trained to carry what its name says. Raises ConfigError for a name that says nothing."""
+    known = {*GROUPS, *(kind for kinds in KINDS.values() for kind in kinds)}
+    for name in names if list(names) != [ALL] else ():
+        if name not in known:
+            raise ConfigError(
+                f"encoder.groups has {name!r}, which is no part of a person that descriptions speak of",
+                f"{did_you_mean(name, known)} One group alone may be called {ALL!r}",
+            )
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from harald import determinism, reporting, runs
 from harald.base.kernels import kept_kernels
 from harald.base.qwen_image import QwenImage
 from harald.config import Config
+from harald.data.description import check_groups
 from harald.data.images import load_picture, png, within_pixels
 from harald.data.index import states_for
 from harald.data.manifest import split_of
@@ -55,6 +56,7 @@ def run(
 ) -> dict:
     """steps, checkpoint_every: 0 means the preset's. gpus: of each of `hosts` machines; they change no byte."""
     config = with_flags(config, steps, checkpoint_every)
+    check_groups(config.encoder.names)
     check_processes(config, runtime.cluster, gpus, hosts)
     if runtime.cluster.host:  # the first machine holds the run and says how it goes
         share(runtime, config, Path(), gpus)

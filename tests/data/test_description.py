@@ -1,6 +1,7 @@
 import pytest
 
-from harald.data.description import GROUPS, KINDS, granted, read, wishes, without
+from harald.data.description import GROUPS, KINDS, check_groups, granted, read, wishes, without
+from harald.errors import ConfigError
 from harald.proving_ground.persons import person
 
 ALL = set(GROUPS)
@@ -64,3 +65,11 @@ def test_granted_wish_stands_in_the_place_of_what_was_said_of_its_kind():
             others = [w for w in wishes(mine) if w.kind != wish.kind]
             assert all(w in wishes(text) for w in others) and len(wishes(text)) == len(others) + 1
             assert without(text, {"hair", "worn"}, "person") == without(mine, {"hair", "worn"}, "person")
+
+
+@pytest.mark.parametrize("names", [["face", "galsses"], ["all", "face"], ["person"]])
+def test_group_that_no_description_speaks_of_is_refused(names):
+    with pytest.raises(ConfigError, match="which is no part of a person"):
+        check_groups(names)
+    check_groups(["all"])
+    check_groups(["face", "hair", "worn", "glasses", "tattoo"])

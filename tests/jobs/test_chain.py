@@ -134,6 +134,10 @@ BAD = [
     (["train", "--overrides", '{"train.stepz": 1}'], "did you mean 'steps'?"),
     (["train", "--overrides", '{"train.steps": "many"}'], "train.steps"),
     (["train", "--overrides", '{"encoder.groups": [["all", 4000]]}'], "reserved vocabulary ids"),
+    (
+        ["train", "--overrides", '{"encoder.groups": [["galsses", 4]]}'],
+        "did you mean 'glasses'? One group alone may be",
+    ),
     (["train", "--overrides", '{"data.validation_share": 1.0}'], "validation"),
     (["train", "--overrides", '{"train.latents": "none"}'], "no run 'none' of prepare"),
     (["train", "--overrides", '{"models.lora": {"source": "no/lora"}}'], "no/lora"),
