@@ -3,6 +3,7 @@
 import itertools
 import os
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor
 from pathlib import Path
 
 import torch
@@ -36,16 +37,18 @@ def hiding_panel(config: Config, folder: Path) -> Panel:
     """`evaluate.hiding_states` held-out states for each attribute that some of their views hide and others show: what
     more references are for. Fewer, where CANDIDATES do not have so many.
     """
-    found = [
-        made
-        for attribute in SOMETIMES_HIDDEN
-        for made in itertools.islice(_hiding(config, folder, attribute), config.evaluate.hiding_states)
-    ]
+    assert config.pretrain is not None, "checked before anything is rendered"
+    with renderers(_workers(config.pretrain, AT_ONCE)) as executor:
+        found = [
+            made
+            for attribute in SOMETIMES_HIDDEN
+            for made in itertools.islice(_hiding(executor, config, folder, attribute), config.evaluate.hiding_states)
+        ]
     unique = {state.state_id: (state, labels) for state, labels in found}
     return _strangers(list(unique.values()))
 
 
-def _hiding(config: Config, folder: Path, attribute: str) -> Iterator[Made]:
+def _hiding(executor: Executor | None, config: Config, folder: Path, attribute: str) -> Iterator[Made]:
     """Every second state is of another person."""
     may_hide = (
         number
@@ -54,7 +57,7 @@ def _hiding(config: Config, folder: Path, attribute: str) -> Iterator[Made]:
     )
     numbers = itertools.islice(may_hide, CANDIDATES)
     while some := list(itertools.islice(numbers, AT_ONCE)):
-        for made in rendered_states(config, folder, some, held_out=True):
+        for made in _rendered(executor, _plan(config, held_out=True), some, folder):
             if hiding_cells(_strangers([made]), attribute, config.evaluate.main_references, config.seed):
                 yield made
 
@@ -102,12 +105,20 @@ def rendered_states(
     config: Config, folder: Path, numbers: Sequence[int], *, held_out: bool = False, look_alikes: bool = False
 ) -> list[Made]:
     """The states of these numbers, as files in the folder."""
-    pretrain = config.pretrain
-    assert pretrain is not None, "checked before anything is rendered"
-    plan = Plan(config.seed, config.evaluate.views, pretrain.side, False, look_alikes, held_out)
-    places = [Place(0, state_id(config.seed, i), i) for i in numbers]
-    with renderers(_workers(pretrain, len(places))) as executor:
-        made = list((executor.map if executor else map)(make, [plan] * len(places), places))
+    assert config.pretrain is not None, "checked before anything is rendered"
+    with renderers(_workers(config.pretrain, len(numbers))) as executor:
+        return _rendered(executor, _plan(config, held_out, look_alikes), numbers, folder)
+
+
+def _plan(config: Config, held_out: bool, look_alikes: bool = False) -> Plan:
+    assert config.pretrain is not None, "checked before anything is rendered"
+    return Plan(config.seed, config.evaluate.views, config.pretrain.side, False, look_alikes, held_out)
+
+
+def _rendered(executor: Executor | None, plan: Plan, numbers: Sequence[int], folder: Path) -> list[Made]:
+    """executor: see `renderers`."""
+    places = [Place(0, state_id(plan.seed, i), i) for i in numbers]
+    made = list((executor.map if executor else map)(make, [plan] * len(places), places))
     return [_state(plan, place, one, folder) for place, one in zip(places, made, strict=True)]
 
 
