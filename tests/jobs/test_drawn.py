@@ -218,6 +218,10 @@ def test_more_strength_makes_the_judge_surer_of_the_person(world, drawn, nobody)
     margins = [[world.margin(seen, row, n) for row, n in enumerate(people)] for seen in (weak, predicted)]
     none = [world.margin(nobody, 0, person) for person in people]
     assert sum(none) < 0 < sum(margins[0]) < sum(margins[1])
+    strong = world.each("strong", people, "--strength", "1.5")
+    assert world.right(world.see(strong), people, *world.state) > 0.95
+    for picture, person in zip(strong, people, strict=True):
+        assert picture.read_bytes() != drawn["photo"][person].read_bytes()
 
 
 def test_mix_looks_like_the_person_that_it_is_mostly_made_of(world):
